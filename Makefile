@@ -1,0 +1,55 @@
+# Every verb sets up what it needs: a virtual environment in .venv, with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test test-slow lint format install bench clean
+
+demo: .venv/.demo
+	$(BIN)/python recipes/demo.py demo-photographs
+	$(BIN)/dataforge build demo-photographs/subjects.yaml -o demo-corpus
+
+test: .venv/.test
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+
+test-slow: .venv/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.lint
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: .venv/.test
+	$(BIN)/python benchmarks/build.py
+
+install: .venv/.core
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# one stamp per set of packages, so that a second run installs nothing
+.venv/.core: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+.venv/.demo: .venv/.core
+	$(PIP) -e ".[demo]"
+	touch $@
+
+.venv/.test: .venv/.core
+	$(PIP) -e ".[test]"
+	touch $@
+
+.venv/.lint: .venv/.core
+	$(PIP) -e ".[lint,test]"
+	touch $@
+
+clean:
+	rm -rf .venv demo-photographs demo-corpus

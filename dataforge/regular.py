@@ -1,0 +1,153 @@
+"""Regular pictures to make: which prompt, from which photograph, on which scene, with which seed.
+
+Each order depends on its own photograph and prompt alone, so that a new photograph adds pictures and leaves the
+others as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from dataforge.config import Generate
+from dataforge.samples import Picture, WorkingSubject
+from dataforge.stages.blobs import photo_input
+from manifests.ids import slug
+from manifests.records import Attribute, RegularPrompt
+from manifests.schema import encode
+
+__all__ = ["Order", "class_orders", "own_pixel_orders"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One picture to make and who it is for; `depends` is all that the result depends on."""
+
+    owner: str
+    class_noun: str
+    prompt: RegularPrompt
+    attributes: tuple[Attribute, ...]
+    seed: int
+    own_pixels: bool
+    mask_quality: float
+    subjects: tuple[WorkingSubject, ...]
+    task_input: dict[str, Any]
+    depends: list[Any]
+
+
+def own_pixel_orders(
+    subjects: Sequence[WorkingSubject], scenes: Sequence[Picture], settings: Generate
+) -> Iterator[Order]:
+    """`images_per_photograph` pictures from each kept photograph, its prompts taken in turn from a place of its own."""
+    alive = [scene for scene in scenes if scene.alive]
+    for subject in subjects:
+        fitting = sorted(
+            (s for s in alive if s.class_noun in ("", subject.source.class_noun)), key=lambda scene: scene.id
+        )
+        for photo in subject.kept():
+            for number in range(settings.images_per_photograph if subject.prompts else 0):
+                draw = _number(settings.seed, photo.id, number)
+                prompt = subject.prompts[(_number(settings.seed, photo.id) + number) % len(subject.prompts)]
+                # every second picture stands in a scene that was given, where there is one
+                scene = fitting[draw % len(fitting)] if fitting and number % 2 else None
+                seed = draw % 2**31
+                image = photo.image_ref()
+                mask = photo.mask_ref()
+                task_input = {
+                    "prompt": encode(prompt),
+                    "class_noun": subject.source.class_noun,
+                    "seed": seed,
+                    "size": settings.generator.size,
+                    "photos": [
+                        photo_input(
+                            sample_id=photo.id,
+                            subject=photo.owner,
+                            class_noun=photo.class_noun,
+                            image=image,
+                            image_format=photo.format,
+                        )
+                    ],
+                    "masks": [[mask.path, mask.offset, mask.length, mask.sha256]],
+                    "scenes": [] if scene is None else [[_place(scene), scene.format]],
+                }
+                scene_sha256 = "" if scene is None else scene.image_ref().sha256
+                yield Order(
+                    owner=subject.slug,
+                    class_noun=subject.source.class_noun,
+                    prompt=prompt,
+                    attributes=_attributes(prompt, subject),
+                    seed=seed,
+                    own_pixels=True,
+                    mask_quality=photo.mask_quality,
+                    subjects=(subject,),
+                    task_input=task_input,
+                    depends=[
+                        encode(prompt),
+                        subject.source.class_noun,
+                        seed,
+                        photo.id,
+                        image.sha256,
+                        mask.sha256,
+                        scene_sha256,
+                    ],
+                )
+
+
+def class_orders(subjects: Sequence[WorkingSubject], settings: Generate) -> Iterator[Order]:
+    """`images_per_prompt` pictures for each prompt of a class, made once however many subjects ask for it."""
+    asked: dict[tuple[str, str], list[WorkingSubject]] = {}
+    prompts: dict[tuple[str, str], RegularPrompt] = {}
+    for subject in subjects:
+        for prompt in subject.prompts:
+            key = (subject.source.class_noun, prompt.prompt)
+            asked.setdefault(key, []).append(subject)
+            prompts.setdefault(key, prompt)
+    for (class_noun, text), wanting in sorted(asked.items()):
+        prompt = prompts[class_noun, text]
+        for number in range(settings.images_per_prompt):
+            seed = _number(settings.seed, class_noun, text, number) % 2**31
+            task_input = {
+                "prompt": encode(prompt),
+                "class_noun": class_noun,
+                "seed": seed,
+                "size": settings.generator.size,
+                "photos": [],
+                "masks": [],
+                "scenes": [],
+            }
+            yield Order(
+                owner=f"class-{slug(class_noun, max_length=34)}",
+                class_noun=class_noun,
+                prompt=prompt,
+                attributes=_attributes(prompt, wanting[0]),
+                seed=seed,
+                own_pixels=False,
+                mask_quality=0.0,
+                subjects=tuple(wanting),
+                task_input=task_input,
+                depends=[text, class_noun, seed],
+            )
+
+
+def _attributes(prompt: RegularPrompt, subject: WorkingSubject) -> tuple[Attribute, ...]:
+    scores = {(word.category, word.word): word.score for word in subject.words}
+    return tuple(
+        Attribute(
+            category=word.category,
+            word=word.word,
+            score=scores.get((word.category, word.word), 1.0),
+            origin=word.origin,
+        )
+        for word in prompt.words
+    )
+
+
+def _number(*parts: object) -> int:
+    return int.from_bytes(sha256(":".join(map(str, parts)).encode()).digest()[:8])
+
+
+def _place(picture: Picture) -> list[Any]:
+    ref = picture.image_ref()
+    return [ref.path, ref.offset, ref.length, ref.sha256]

@@ -1,0 +1,83 @@
+"""The gate: what is kept, flagged or rejected; near-duplicates; the split. Pure functions, no pixels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+import numpy as np
+
+from dataforge.config import Gate, Split
+from dataforge.samples import Picture, WorkingSubject
+from manifests.errors import Fault
+
+__all__ = ["assign_splits", "flag_near_duplicates", "judge"]
+
+# rows of the distance matrix in memory at once
+CHUNK = 512
+
+
+def judge(pictures: Iterable[Picture], settings: Gate) -> None:
+    """Give each picture that is still on its way its verdict on mask area and mask quality.
+
+    A picture whose quality is low is flagged, and the segmenter's doubts say why.
+    """
+    for picture in pictures:
+        if not picture.alive:
+            continue
+        percent = 100 * picture.mask_area
+        if not settings.min_area <= picture.mask_area <= settings.max_area:
+            limits = f"{100 * settings.min_area:g} % to {100 * settings.max_area:g} %"
+            picture.fault = Fault("E212", f"the mask covers {percent:.2f} % of the picture, allowed is {limits}")
+        elif picture.mask_quality < settings.reject_below:
+            picture.fault = Fault("E213", f"mask_quality {picture.mask_quality:.2f} < {settings.reject_below}")
+        elif picture.mask_quality < settings.flag_below:
+            picture.flags += ["low-mask-quality", *picture.doubts]
+
+
+def flag_near_duplicates(photographs: Sequence[Picture], max_bits: int) -> list[tuple[str, str]]:
+    """Flag photographs whose perceptual hashes differ in at most `max_bits` of 64; returns the pairs of their owners.
+
+    All pairs are compared, a block of rows at a time.
+    """
+    photographs = [photo for photo in photographs if photo.alive]
+    hashes = np.array([photo.perceptual_hash for photo in photographs], np.uint64)
+    owners: set[tuple[str, str]] = set()
+    for start in range(0, len(hashes), CHUNK):
+        block = hashes[start : start + CHUNK, None]
+        distance = np.bitwise_count(block ^ hashes[None, :])
+        rows, columns = np.nonzero(distance <= max_bits)
+        for row, column in zip((rows + start).tolist(), columns.tolist(), strict=True):
+            if row < column:
+                first, second = photographs[row], photographs[column]
+                owners.add((first.owner, second.owner))
+                for photo in (first, second):
+                    if "near-duplicate" not in photo.flags:
+                        photo.flags.append("near-duplicate")
+    return sorted(owners)
+
+
+def assign_splits(subjects: Sequence[WorkingSubject], linked: Iterable[tuple[str, str]], settings: Split) -> None:
+    """`train` or `validation` for each subject, the same for subjects that share near-duplicates.
+
+    A group goes to validation where a hash of the seed and its first slug falls below the share asked for, so that a
+    new subject does not move the others.
+    """
+    group = {subject.slug: subject.slug for subject in subjects}
+
+    def root(name: str) -> str:
+        while group[name] != name:
+            name = group[name]
+        return name
+
+    for first, second in linked:
+        low, high = sorted((root(first), root(second)))
+        group[high] = low
+    members: dict[str, list[WorkingSubject]] = defaultdict(list)
+    for subject in subjects:
+        members[root(subject.slug)].append(subject)
+    for name, held in members.items():
+        number = int.from_bytes(sha256(f"{settings.seed}:{name}".encode()).digest()[:8]) / 2**64
+        for subject in held:
+            subject.split = "validation" if number < settings.validation else "train"

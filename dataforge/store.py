@@ -1,0 +1,215 @@
+"""Stage results on disk: part files, each written whole, and a sqlite cache that finds a result by its key.
+
+A part is one JSON line (length and sha256 of the index), the index (one JSON row a task), then the blobs. Parts are
+the truth; the cache is made again from them when it is missing or damaged. A part that is not whole is ignored,
+and what it held is computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from manifests.errors import EnvironmentFault, Fault, IntegrityError
+from manifests.fsops import crashpoint, remove_stale_temporaries, write_atomic
+from manifests.ids import canonical_json, digest_of, sha256_hex
+
+__all__ = ["BlobRef", "Made", "Outcome", "Store", "read_blob", "write_part"]
+
+PART_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Where bytes lie in a part; `path` is relative to the work folder."""
+
+    path: str
+    offset: int
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a stage made for one task: a JSON value and named bytes."""
+
+    value: dict[str, Any]
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A stored result: its value and where its bytes lie, or the fault that stands in its place."""
+
+    value: dict[str, Any]
+    blobs: dict[str, BlobRef]
+    fault: Fault | None = None
+
+
+def write_part(work: Path, stage: str, rows: list[tuple[str, Made | Fault]]) -> str:
+    """Write the results of one unit whole; returns the part's path relative to the work folder."""
+    index: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    position = 0
+    for key, made in rows:
+        if isinstance(made, Fault):
+            index.append({"key": key, "fault": [made.code, made.detail]})
+            continue
+        places = {}
+        for name, data in made.blobs.items():
+            places[name] = [position, len(data), sha256_hex(data)]
+            blobs.append(data)
+            position += len(data)
+        index.append({"key": key, "value": made.value, "blobs": places})
+    body = canonical_json(index).encode("utf-8", "surrogatepass")
+    head = {"part": PART_VERSION, "stage": stage, "index": len(body), "sha256": sha256_hex(body), "blobs": position}
+
+    def write(file: IO[bytes]) -> None:
+        file.write(canonical_json(head).encode() + b"\n")
+        file.write(body)
+        file.writelines(blobs)
+
+    relative = f"parts/{stage}/{digest_of([key for key, _ in rows])[:32]}.part"
+    write_atomic(work / relative, write)
+    return relative
+
+
+def _read_part(work: Path, relative: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """Stage and (key, row text) of a part, blob places made absolute; None for a part that is not whole."""
+    path = work / relative
+    try:
+        with path.open("rb") as file:
+            line = file.readline(1000)
+            head = json.loads(line)
+            body = file.read(head["index"])
+            whole = len(line) + head["index"] + head["blobs"] == path.stat().st_size
+            if head["part"] != PART_VERSION or not whole or sha256_hex(body) != head["sha256"]:
+                return None
+            start = len(line) + len(body)
+            rows = []
+            for row in json.loads(body):
+                for place in row.get("blobs", {}).values():
+                    place[0] += start
+                rows.append((row["key"], json.dumps({**row, "part": relative})))
+            return str(head["stage"]), rows
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_blob(work: Path, ref: BlobRef) -> bytes:
+    """The bytes of a blob, checked. Raises `IntegrityError` E401 where they are not what was written."""
+    descriptor = os.open(work / ref.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.pread(descriptor, ref.length, ref.offset)
+    finally:
+        os.close(descriptor)
+    if sha256_hex(data) != ref.sha256:
+        raise IntegrityError(f"stage result {ref.path} is damaged; delete it and build again.", code="E401")
+    return data
+
+
+class Store:
+    """The results of all stages of one output. One process writes; the caller holds the output's lock."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        work.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(work)
+        self._connection = self._open()
+        self._register_found_parts()
+
+    def _open(self) -> sqlite3.Connection:
+        path = self.work / "store.sqlite"
+        for attempt in (0, 1):
+            connection = sqlite3.connect(path, isolation_level=None)
+            try:
+                # a cache: kept in order against kill -9, thrown away and made again after a power loss
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=OFF")
+                connection.execute("CREATE TABLE IF NOT EXISTS part (path TEXT PRIMARY KEY) WITHOUT ROWID")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS result"
+                    " (stage TEXT, key TEXT, row TEXT, part TEXT, PRIMARY KEY (stage, key)) WITHOUT ROWID"
+                )
+                connection.execute("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
+                if connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
+                    return connection
+            except sqlite3.OperationalError as error:
+                connection.close()
+                raise EnvironmentFault(f"{path.name}: {error}.", code="E510") from error
+            except sqlite3.DatabaseError:
+                if attempt:
+                    raise
+            connection.close()
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{path}{ending}").unlink(missing_ok=True)
+        raise AssertionError("unreachable: the second attempt returns or raises")
+
+    def _register_found_parts(self) -> None:
+        found = {path.relative_to(self.work).as_posix() for path in (self.work / "parts").glob("*/*.part")}
+        known = {row[0] for row in self._connection.execute("SELECT path FROM part")}
+        for path in known - found:
+            self._connection.execute("DELETE FROM result WHERE part = ?", (path,))
+            self._connection.execute("DELETE FROM part WHERE path = ?", (path,))
+        for path in sorted(found - known):
+            self.register(path)
+
+    def register(self, relative: str) -> None:
+        """Make a part's results known. A part that is not whole is left out."""
+        part = _read_part(self.work, relative)
+        if part is None:
+            return
+        stage, rows = part
+        try:
+            self._connection.execute("BEGIN")
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)",
+                ((stage, key, text, relative) for key, text in rows),
+            )
+            self._connection.execute("INSERT OR REPLACE INTO part VALUES (?)", (relative,))
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise EnvironmentFault(f"store.sqlite: {error}.", code="E510") from error
+        crashpoint(f"registered {stage}")
+
+    def outcome(self, stage: str, key: str) -> Outcome | None:
+        """The stored result of a key, or None."""
+        row = self._connection.execute("SELECT row FROM result WHERE stage = ? AND key = ?", (stage, key)).fetchone()
+        if row is None:
+            return None
+        value = json.loads(row[0])
+        if "fault" in value:
+            return Outcome({}, {}, Fault(*value["fault"]))
+        return Outcome(value["value"], {name: BlobRef(value["part"], *place) for name, place in value["blobs"].items()})
+
+    def forget(self, stage: str, keys: Iterable[str]) -> None:
+        """Drop results, so that they are computed again."""
+        self._connection.executemany("DELETE FROM result WHERE stage = ? AND key = ?", ((stage, key) for key in keys))
+
+    def read(self, ref: BlobRef) -> bytes:
+        """The bytes of a blob, checked."""
+        return read_blob(self.work, ref)
+
+    def blobs(self) -> Iterator[BlobRef]:
+        """Every blob of every result."""
+        for (text,) in self._connection.execute("SELECT row FROM result ORDER BY stage, key"):
+            row = json.loads(text)
+            yield from (BlobRef(row["part"], *place) for place in row.get("blobs", {}).values())
+
+    def note(self, name: str) -> str | None:
+        """A small text kept from the last build."""
+        row = self._connection.execute("SELECT text FROM note WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_note(self, name: str, text: str) -> None:
+        """Keep a small text for the next build."""
+        self._connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, text))
+
+    def close(self) -> None:
+        """Close the cache."""
+        self._connection.close()

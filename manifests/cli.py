@@ -1,0 +1,195 @@
+"""Verbs that read a corpus: validate, show, ls, trace, diff, remove."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from manifests.corpus import Corpus
+
+app = typer.Typer()
+
+CorpusArgument = Annotated[str, typer.Argument(metavar="CORPUS", help="Folder of a corpus.", show_default=False)]
+RefArgument = Annotated[str, typer.Argument(metavar="REF", help="CORPUS or CORPUS#ID[,ID...].", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def validate(
+    corpus: CorpusArgument,
+    quick: Annotated[bool, typer.Option("--quick", help="Header, tables and sizes only (the default).")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Hash every shard, decode every picture.")] = False,
+    subset: Annotated[
+        str, typer.Option(metavar="N/T", help="Full check of the N-th of T parts.", show_default=False)
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Check a corpus against itself; exit 4 when something is wrong."""
+    from manifests.console import echo, progress
+    from manifests.errors import UsageError
+    from manifests.validation import validate as check
+
+    if quick and (full or subset):
+        raise UsageError("--quick does not go with --full or --subset.")
+    with progress() as bar:
+        problems = check(corpus, full=full, subset=_part(subset) if subset else None, on_progress=bar)
+    if as_json:
+        echo(json.dumps([{"code": p.code, "where": p.where, "detail": p.detail} for p in problems], indent=1))
+    else:
+        how = "full" if full else f"part {subset}" if subset else "quick"
+        for problem in problems:
+            echo(str(problem))
+        echo(f"{len(problems)} problems found." if problems else f"The corpus is whole ({how} check).")
+    if problems:
+        raise typer.Exit(4)
+
+
+def _part(text: str) -> tuple[int, int]:
+    from manifests.errors import UsageError
+
+    part, mark, parts = text.partition("/")
+    if not (mark and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise UsageError(f"--subset takes N/T with 1 <= N <= T, not {text!r}.")
+    return int(part), int(parts)
+
+
+@app.command()
+def show(
+    ref: RefArgument,
+    image: Annotated[Path | None, typer.Option(help="Write the picture here (PNG).", show_default=False)] = None,
+    mask: Annotated[Path | None, typer.Option(help="Write the mask here (PNG).", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a corpus, a subject or a sample: picture, mask, words, and where each came from."""
+    from manifests import console
+    from manifests.corpus import open_corpus
+    from manifests.errors import UsageError
+    from manifests.refs import parse_reference
+    from manifests.schema import encode
+
+    reference = parse_reference(ref)
+    with open_corpus(reference) as corpus:
+        if (image or mask) and len(corpus.ids) != 1:
+            raise UsageError("--image and --mask need one sample ID.")
+        for path, which in ((image, "image"), (mask, "mask")):
+            if path is not None:
+                _write_png(corpus, corpus.ids[0], which, path)
+        if as_json:
+            samples = [encode(sample) for sample in corpus.samples()]
+            subjects = [encode(corpus.subjects[name]) for name in reference.ids if name in corpus.subjects]
+            console.echo(json.dumps({"subjects": subjects, "samples": samples}, indent=1, ensure_ascii=False))
+        elif not reference.ids:
+            console.show_corpus(corpus)
+        else:
+            for name in reference.ids:
+                if name in corpus.subjects:
+                    console.show_subject(corpus, name)
+                else:
+                    for sample_id in corpus.ids:
+                        if sample_id == name or sample_id.startswith(f"{name}/"):
+                            console.show_sample(corpus, sample_id)
+
+
+def _write_png(corpus: Corpus, sample_id: str, which: str, path: Path) -> None:
+    import io
+
+    from PIL import Image
+
+    from manifests.fsops import write_atomic
+    from manifests.pixels import encode_mask
+
+    if which == "mask":
+        write_atomic(path, encode_mask(corpus.mask(sample_id)))
+        return
+    buffer = io.BytesIO()
+    Image.fromarray(corpus.image(sample_id)).save(buffer, "PNG", compress_level=1)
+    write_atomic(path, buffer.getvalue())
+
+
+@app.command("ls")
+def list_samples(
+    ref: RefArgument,
+    where: Annotated[
+        str,
+        typer.Option(
+            help="SQL condition on manifest columns, e.g. \"mask_quality < 0.5 AND role = 'src'\".", show_default=False
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List samples, all or those that meet a condition."""
+    from manifests.console import echo, samples_table
+    from manifests.corpus import open_corpus
+    from manifests.query import select
+
+    with open_corpus(ref) as corpus:
+        rows = select(corpus, where)
+    if as_json:
+        for row in rows:
+            echo(json.dumps(row, ensure_ascii=False))
+    else:
+        samples_table(rows)
+
+
+@app.command()
+def trace(ref: RefArgument, as_json: JsonOption = False) -> None:
+    """Walk a sample back to the photographs and files it came from, and who made each step."""
+    from manifests.console import echo, show_trace
+    from manifests.corpus import open_corpus
+    from manifests.errors import UsageError
+    from manifests.schema import encode
+    from manifests.tracing import trace as walk
+
+    with open_corpus(ref) as corpus:
+        if len(corpus.ids) != 1:
+            raise UsageError("trace needs one sample: CORPUS#ID.")
+        steps = walk(corpus, corpus.ids[0])
+    if as_json:
+        values: list[dict[str, Any]] = [
+            {"depth": step.depth, "sample": encode(step.sample), "file": encode(step.file) if step.file else None}
+            for step in steps
+        ]
+        echo(json.dumps(values, indent=1, ensure_ascii=False))
+    else:
+        show_trace(steps)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="The older corpus.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="The newer corpus.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """What changed from one corpus to another, by ID."""
+    from manifests.console import echo
+    from manifests.tracing import diff as compare
+
+    differences = compare(first, second)
+    if as_json:
+        echo(json.dumps([{"id": d.id, "kind": d.kind, "fields": list(d.fields)} for d in differences], indent=1))
+        return
+    marks = {"added": "+", "removed": "-", "changed": "~"}
+    for item in differences:
+        echo(f"{marks[item.kind]} {item.id}{'  ' + ', '.join(item.fields) if item.fields else ''}")
+    totals = {kind: sum(d.kind == kind for d in differences) for kind in marks}
+    echo(", ".join(f"{count} {kind}" for kind, count in totals.items()))
+
+
+@app.command()
+def remove(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="CORPUS#ID[,ID...] of what must go.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new corpus.", show_default=False)],
+) -> None:
+    """Takedown: write a new corpus without these samples and without all that was made from them."""
+    from manifests.console import echo
+    from manifests.removal import remove as take_down
+
+    digest, gone = take_down(ref, output)
+    for name in gone:
+        echo(f"- {name}")
+    echo(f"{len(gone)} samples removed; {output} is corpus {digest[:12]}.")
+    echo(f"`dataforge repair {output}` makes its report and index.")

@@ -1,0 +1,248 @@
+"""What can go wrong with a corpus, as a tree, and the table of codes every message draws from.
+
+    CorpusError                 exit 4   the data on disk is not what it should be
+      IntegrityError            exit 4   bytes missing, altered, doubled or disagreeing
+      UnsupportedSchemaError    exit 4   written by a newer version
+    UsageError                  exit 2   the call, a recipe or an overrides file is wrong
+      NotFoundError             exit 2   no such corpus, ID or file
+    EnvironmentFault            exit 5   disk, memory, network: run the same command again
+    OutputLocked                exit 6   another process writes to this output
+
+A bad photograph is not an exception: it is a `Fault` that ends in the ledger. A bug of ours stays a plain
+Python exception and exits 1.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+__all__ = [
+    "CODES",
+    "Code",
+    "CorpusError",
+    "EnvironmentFault",
+    "Fault",
+    "IntegrityError",
+    "NotFoundError",
+    "OutputLocked",
+    "ReportedError",
+    "UnsupportedSchemaError",
+    "UsageError",
+    "printable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One documented code: what it is called, what it means, and what a person can do about it."""
+
+    slug: str
+    meaning: str
+    advice: str
+
+
+# One table for messages, ledger and docs/errors.md (a test holds the page to this table).
+CODES: dict[str, Code] = {
+    # items found in the input: quarantined, the build goes on
+    "E101": Code("not-a-regular-file", "a FIFO, socket, device or symbolic link", "Put the file itself there."),
+    "E102": Code("empty", "the file has no bytes", "Copy the photograph again."),
+    "E103": Code("too-large", "the file is larger than limits.max_bytes", "Shrink it or raise limits.max_bytes."),
+    "E104": Code("changed-while-reading", "the file changed while it was read", "Build again when it is at rest."),
+    "E105": Code("git-lfs-pointer", "a Git LFS pointer stands in for the file", "Run `git lfs pull`."),
+    "E106": Code("unreadable", "the operating system refused to read the file", "Check its permissions."),
+    "E107": Code("unsafe-name", "the name is absolute, climbs, or holds a backslash or a drive letter", "Rename it."),
+    "E110": Code(
+        "not-an-accepted-image",
+        "the bytes are no image of an accepted format",
+        "Accepted: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF.",
+    ),
+    "E111": Code("heic", "HEIC and HEIF are not decoded", "Convert it to JPEG or PNG first."),
+    "E120": Code(
+        "too-many-pixels",
+        "the header declares more pixels than limits.max_pixels",
+        "Shrink it or raise limits.max_pixels.",
+    ),
+    "E121": Code(
+        "too-many-jpeg-scans",
+        "a progressive JPEG with more scans than limits.max_jpeg_scans",
+        "Save it as baseline JPEG or raise limits.max_jpeg_scans.",
+    ),
+    "E122": Code("too-small", "a side is shorter than limits.min_side", "Use a larger photograph."),
+    "E123": Code("extreme-aspect", "the sides differ by more than limits.max_aspect", "Crop it."),
+    "E124": Code(
+        "suspicious-ratio", "far fewer bytes than any real picture of that size has", "Copy the photograph again."
+    ),
+    "E130": Code("truncated", "the image data ends early", "Copy the photograph again."),
+    "E131": Code("png-integrity", "a PNG checksum or chunk is wrong", "Copy the photograph again."),
+    "E140": Code(
+        "animated", "the file holds several frames or pages", "Save one frame, or set ingest.first_frame: true."
+    ),
+    "E150": Code("non-finite-pixels", "floating point pixels that are NaN or infinite", "Export it as 8-bit."),
+    "E160": Code("blank-image", "every pixel has the same colour", "Drop it, or set ingest.keep_blank: true."),
+    "E170": Code(
+        "cross-subject-duplicate", "the same bytes stand in two subjects", "Drop one of them if that is not meant."
+    ),
+    "E171": Code(
+        "id-collision",
+        "two different photographs share the first 12 hex digits of their sha256",
+        "Save one of them again.",
+    ),
+    "E197": Code(
+        "decode-deadline", "decoding took longer than limits.decode_cpu_s of CPU", "Save it as baseline JPEG or PNG."
+    ),
+    "E198": Code("worker-died", "the worker died on this item three times", "Drop it; report it if the file is sound."),
+    "E199": Code("decoder-error", "the decoder failed in an unforeseen way", "Save it again as JPEG or PNG."),
+    # masks and boxes
+    "E201": Code("mask-size", "mask and photograph differ in size", "Give a mask of the upright photograph's size."),
+    "E202": Code("mask-values", "a given mask is not one channel with two values", "Save it as black and white PNG."),
+    "E203": Code("mask-unreadable", "a given mask cannot be read", "Save it as black and white PNG."),
+    "E204": Code("mask-orphan", "a mask without a photograph of the same name", "Name it like its photograph."),
+    "E210": Code(
+        "no-detection", "nothing of the class was found", "Give a box in overrides.yaml or lower ground.min_score."
+    ),
+    "E211": Code(
+        "bad-box", "a box is empty, inverted, not finite or outside the picture", "Give x0,y0,x1,y1 in pixels."
+    ),
+    "E212": Code(
+        "mask-area",
+        "the mask's share of the picture is outside gate.min_area..gate.max_area",
+        "Give a mask in overrides.yaml.",
+    ),
+    "E213": Code(
+        "low-mask-quality", "mask_quality is below gate.reject_below", "Give a mask or box in overrides.yaml."
+    ),
+    "E220": Code(
+        "stage-failed",
+        "a stage failed on this item and not on its neighbours",
+        "See the sentence; give an override or drop the item.",
+    ),
+    "E221": Code(
+        "cannot-be-made",
+        "a generator cannot show what the prompt asks",
+        "Strike the word in overrides.yaml or use another generator.",
+    ),
+    # the corpus
+    "E301": Code("bad-id", "an ID or key does not follow the grammar", "See docs/manifest-format.md."),
+    "E302": Code("slug-clash", "two subjects end on one slug", "Rename one of the folders."),
+    "E303": Code("duplicate-or-missing-id", "an ID stands twice, or is named and not there", "Run `dataforge repair`."),
+    "E304": Code("foreign-member", "a shard member that no manifest row names", "Run `dataforge repair`."),
+    "E305": Code("bad-record", "a row does not follow the schema", "Rebuild the corpus."),
+    "E306": Code("split-leak", "one near-duplicate group or subject stands in two splits", "Rebuild the corpus."),
+    "E307": Code("unsafe-path", "a path that leaves the corpus", "Do not trust this corpus."),
+    "E308": Code("count-mismatch", "rows and counts disagree", "Rebuild the corpus."),
+    "E401": Code("checksum", "bytes differ from their recorded sha256", "Run `dataforge repair`."),
+    "E402": Code("file-size", "a file's size differs from the recorded one", "Run `dataforge repair`."),
+    "E403": Code("file-missing", "a file the corpus names is not there", "Run `dataforge repair`."),
+    "E404": Code("bad-header", "corpus.json cannot be read", "Rebuild the corpus."),
+    "E405": Code("newer-schema", "written by a newer version", "Upgrade dataforge."),
+    "E406": Code("rebuilt", "the corpus was rebuilt since it was opened", "Open it again."),
+    "E407": Code(
+        "derived-stale",
+        "a derived file is missing or belongs to another version of the corpus",
+        "Run `dataforge repair`.",
+    ),
+    # usage and environment
+    "E501": Code("usage", "the call is wrong", "See --help."),
+    "E502": Code("configuration", "a recipe, subjects file or overrides file is wrong", "Mend the file named."),
+    "E503": Code(
+        "not-found",
+        "no such corpus, subject, sample or file",
+        "Check the name; `dataforge ls CORPUS` lists what a corpus holds.",
+    ),
+    "E504": Code(
+        "output-not-a-corpus", "the output folder holds files that are not a corpus", "Name an empty or new folder."
+    ),
+    "E505": Code("missing-dependency", "a package or its weights are missing", "Run the command named."),
+    "E510": Code("disk", "the disk refused a write", "Free space, then run the same command again."),
+    "E511": Code("interrupted", "stopped by a signal", "Run the same command again; it goes on where it stopped."),
+    "E512": Code(
+        "infrastructure",
+        "many failures in a row that are not the items' fault",
+        "Mend the cause, then run the same command again.",
+    ),
+    "E520": Code("output-locked", "another process writes to this output", "Wait for it or name another output."),
+}
+
+
+def printable(text: str) -> str:
+    """The text with control, format and surrogate characters escaped, safe for a terminal or log line."""
+    return "".join(
+        character
+        if unicodedata.category(character)[0] != "C"
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why one item was not taken: a code of `CODES` and what was measured against which limit."""
+
+    code: str
+    detail: str
+
+    @property
+    def sentence(self) -> str:
+        """The line a person reads: code, slug, what was found, what to do."""
+        code = CODES[self.code]
+        return f"{self.code} {code.slug}: {printable(self.detail)[:200]}. {code.advice}"
+
+
+class ReportedError(Exception):
+    """An error with a documented code whose text is one sentence for the user."""
+
+    exit_code = 4
+    default_code = "E305"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        self.code = code or self.default_code
+        self.detail = detail
+        super().__init__(detail)
+
+    def __str__(self) -> str:
+        code = CODES[self.code]
+        return f"{self.code} {code.slug}: {printable(self.detail)} {code.advice}"
+
+
+class CorpusError(ReportedError):
+    """The data on disk is not what it should be."""
+
+
+class IntegrityError(CorpusError):
+    """Bytes or rows are missing, altered, doubled or disagree."""
+
+    default_code = "E401"
+
+
+class UnsupportedSchemaError(CorpusError):
+    """The corpus was written by a newer version of the format."""
+
+    default_code = "E405"
+
+
+class UsageError(ReportedError):
+    """The call or a file a person wrote is wrong."""
+
+    exit_code = 2
+    default_code = "E501"
+
+
+class NotFoundError(UsageError):
+    """What was asked for is not there."""
+
+    default_code = "E503"
+
+
+class EnvironmentFault(ReportedError):
+    """The machine failed, not the data; the same command goes on where it stopped."""
+
+    exit_code = 5
+    default_code = "E510"
+
+
+class OutputLocked(ReportedError):
+    """Another process holds the output."""
+
+    exit_code = 6
+    default_code = "E520"

@@ -1,0 +1,121 @@
+"""Takedown: a new corpus without some samples and without everything that was made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from manifests.corpus import Corpus, open_corpus
+from manifests.errors import NotFoundError, UsageError
+from manifests.fsops import output_lock
+from manifests.records import LedgerRow, Subject
+from manifests.refs import parse_reference
+from manifests.writer import CorpusContent, UnpackedSample, check_output, commit_corpus, remove_unnamed, unpacked
+
+__all__ = ["remove"]
+
+RULE = "taken-down"
+
+
+def remove(ref: str, output: str | Path) -> tuple[str, list[str]]:
+    """Write to `output` the corpus that `ref` names, without the samples it names and all that was made from them.
+
+    Returns the new corpus digest and the IDs that are gone. Descendants are found through `parents`, however many
+    steps away. Ledger rows of removed files stay, without their sha256, as `ignored (taken-down)`.
+    Raises `UsageError` where no ID is named or `output` is the corpus itself.
+    """
+    reference = parse_reference(ref)
+    if not reference.ids:
+        raise UsageError("remove needs IDs: CORPUS#ID[,ID...].")
+    target = Path(output)
+    if target.resolve() == Path(reference.place).resolve():
+        raise UsageError("remove writes a new corpus; name another folder with -o.")
+    check_output(target)
+    with (
+        open_corpus(reference) as asked,
+        open_corpus(reference.place) as corpus,
+        output_lock(target / ".work" / "lock"),
+    ):
+        gone = _with_descendants(corpus, _unshared(corpus, reference.ids, asked.ids))
+        if len(gone) == len(corpus):
+            raise NotFoundError("nothing would be left of the corpus.")
+        wanted_subjects = {name for name in reference.ids if name in corpus.subjects}
+        subjects = [
+            _without(subject, gone) for subject in corpus.subjects.values() if subject.id not in wanted_subjects
+        ]
+        ledger = [
+            _settled(row, gone, wanted_subjects)
+            for row in corpus.ledger
+            if row.path or row.subject not in wanted_subjects
+        ]
+        kept = [sample for sample in corpus.samples() if sample.id not in gone]
+
+        def samples() -> Iterator[UnpackedSample]:
+            for sample in kept:
+                yield unpacked(sample, partial(corpus.image_bytes, sample), partial(corpus.mask_bytes, sample))
+
+        counts = dict(corpus.header.counts)
+        roles = {"photographs": "src", "regular": "reg", "scenes": "bg"}
+        counts |= {name: sum(sample.role == role for sample in kept) for name, role in roles.items()}
+        statuses = ("accepted", "alias", "ignored", "quarantined")
+        counts |= {
+            f"files_{status}": sum(bool(row.path) and row.status == status for row in ledger) for status in statuses
+        }
+        counts |= {
+            "subjects": len(subjects),
+            "flagged": sum(bool(sample.flags) for sample in kept),
+            "made_quarantined": sum(row.kind == "made" for row in ledger),
+        }
+        digest = commit_corpus(
+            target,
+            CorpusContent(
+                samples=samples,
+                subjects=subjects,
+                ledger=ledger,
+                counts=counts,
+                recipe=corpus.header.recipe,
+                made_with=corpus.header.made_with,
+                shard_bytes=int(corpus.header.recipe.get("pack", {}).get("shard_bytes", 256 << 20)),
+            ),
+        )
+        remove_unnamed(target)
+    return digest, sorted(gone)
+
+
+def _unshared(corpus: Corpus, named: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """The IDs without pictures of a class that only a subject's link brought in and another subject links too."""
+    others = {name for subject in corpus.subjects.values() if subject.id not in named for name in subject.regular_ids}
+    owners = set(named)
+    return [name for name in ids if name in owners or name.partition("/")[0] in owners or name not in others]
+
+
+def _with_descendants(corpus: Corpus, ids: Sequence[str]) -> set[str]:
+    gone = set(ids)
+    parents = {sample.id: sample.parents for sample in corpus.samples()}
+    while more := {name for name, its in parents.items() if name not in gone and gone.intersection(its)}:
+        gone |= more
+    return gone
+
+
+def _without(subject: Subject, gone: set[str]) -> Subject:
+    """The subject without the samples, and without words that only they supported."""
+    words = []
+    for word in subject.attributes:
+        support = tuple(name for name in word.sample_ids if name not in gone)
+        if support or not word.sample_ids:
+            words.append(replace(word, sample_ids=support))
+    return replace(
+        subject,
+        attributes=tuple(words),
+        sample_ids=tuple(name for name in subject.sample_ids if name not in gone),
+        regular_ids=tuple(name for name in subject.regular_ids if name not in gone),
+        scene_ids=tuple(name for name in subject.scene_ids if name not in gone),
+    )
+
+
+def _settled(row: LedgerRow, gone: set[str], subjects: set[str]) -> LedgerRow:
+    if row.sample_id not in gone and row.subject not in subjects:
+        return row
+    return replace(row, status="ignored", rule=RULE, sample_id="", sha256="", code="", sentence="", notes=())

@@ -1,0 +1,201 @@
+"""Shards: plain USTAR files whose bytes depend on nothing but their members (POSIX.1-1988, ustar interchange format).
+
+Written here rather than with `tarfile` or `webdataset` because the manifest needs the offset of every member and
+the same members must give the same bytes on any machine: mtime, uid and gid are 0, mode is 0644.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from manifests.errors import CorpusError, IntegrityError
+from manifests.fsops import write_atomic
+from manifests.records import MemberRef
+
+__all__ = [
+    "Member",
+    "MemberName",
+    "ShardSample",
+    "check_member_name",
+    "read_member",
+    "scan_members",
+    "shard_digest",
+    "write_shard",
+]
+
+BLOCK = 512
+# a closed list: a member with any other ending is refused on both sides
+ENDINGS = ("jpg", "webp", "png", "mask.png", "json")
+_MEMBER = re.compile(
+    r"([a-z0-9][a-z0-9_-]{0,63}/[a-z0-9][a-z0-9_-]{0,63})\.(" + "|".join(re.escape(e) for e in ENDINGS) + ")"
+)
+
+
+class MemberData(Protocol):
+    """Bytes that are fetched when the shard is written, so that a shard is never in memory whole."""
+
+    def __call__(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a sample: ending without the dot, size and digest known beforehand, bytes on demand."""
+
+    ending: str
+    length: int
+    sha256: str
+    data: MemberData
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSample:
+    """All files of one sample; the key is the sample's ID."""
+
+    key: str
+    members: Sequence[Member]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberName:
+    """A member as found in a shard."""
+
+    key: str
+    ending: str
+    offset: int
+    length: int
+
+
+def check_member_name(name: str) -> tuple[str, str]:
+    """Key and ending of a member's name; raises `CorpusError` E304 for a name outside the grammar."""
+    match = _MEMBER.fullmatch(name)
+    if match is None:
+        raise CorpusError(f"member {name!r}.", code="E304")
+    return match[1], match[2]
+
+
+def _header(name: str, length: int) -> bytes:
+    check_member_name(name)
+    fields = bytearray(BLOCK)
+    encoded = name.encode()
+    if len(encoded) > 100:
+        raise CorpusError(f"member name {name!r} is longer than 100 bytes.", code="E301")
+    fields[0 : len(encoded)] = encoded
+    fields[100:108] = b"0000644\0"
+    fields[108:116] = fields[116:124] = b"0000000\0"
+    fields[124:136] = b"%011o\0" % length
+    fields[136:148] = b"00000000000\0"
+    fields[148:156] = b" " * 8
+    fields[156:157] = b"0"
+    fields[257:265] = b"ustar\x0000"
+    fields[329:337] = fields[337:345] = b"0000000\0"
+    fields[148:156] = b"%06o\0 " % sum(fields)
+    return bytes(fields)
+
+
+def shard_digest(samples: Iterable[ShardSample]) -> str:
+    """sha256 over names, lengths and digests of the members in order.
+
+    The shard's bytes follow from it, so a shard of that name need not be written or read again.
+    """
+    digest = hashlib.sha256()
+    for sample in samples:
+        for member in sample.members:
+            digest.update(f"{sample.key}.{member.ending} {member.length} {member.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def shard_size(samples: Iterable[ShardSample]) -> int:
+    """Size in bytes of the shard these samples make, known before it is written."""
+    payload = sum(BLOCK + -(-member.length // BLOCK) * BLOCK for sample in samples for member in sample.members)
+    return payload + 2 * BLOCK
+
+
+def member_offsets(samples: Iterable[ShardSample]) -> dict[tuple[str, str], int]:
+    """Offset of each member's data, by (key, ending)."""
+    offsets: dict[tuple[str, str], int] = {}
+    position = 0
+    for sample in samples:
+        for member in sample.members:
+            if (sample.key, member.ending) in offsets:
+                raise IntegrityError(f"{sample.key}.{member.ending} would stand twice in a shard.", code="E303")
+            offsets[sample.key, member.ending] = position + BLOCK
+            position += BLOCK + -(-member.length // BLOCK) * BLOCK
+    return offsets
+
+
+def write_shard(path: Path, samples: Sequence[ShardSample]) -> str:
+    """Write one shard whole; returns its sha256.
+
+    Raises `IntegrityError` E401 where a member's bytes are not those its digest promised.
+    """
+    digest = hashlib.sha256()
+
+    def write(file: IO[bytes]) -> None:
+        def put(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        for sample in samples:
+            for member in sample.members:
+                data = member.data()
+                if len(data) != member.length or hashlib.sha256(data).hexdigest() != member.sha256:
+                    raise IntegrityError(f"{sample.key}.{member.ending} changed before it was packed.", code="E401")
+                put(_header(f"{sample.key}.{member.ending}", member.length))
+                put(data)
+                put(bytes(-member.length % BLOCK))
+        put(bytes(2 * BLOCK))
+
+    member_offsets(samples)
+    write_atomic(path, write)
+    return digest.hexdigest()
+
+
+def read_member(descriptor: int, ref: MemberRef) -> bytes:
+    """The bytes of one member by position (thread-safe), checked against their sha256.
+
+    Raises `IntegrityError` E401 naming shard and offset.
+    """
+    # asked before reading: memory is taken for what is there, not for what a foreign manifest claims
+    there = ref.offset >= 0 and 0 <= ref.length <= os.fstat(descriptor).st_size - ref.offset
+    data = os.pread(descriptor, ref.length, ref.offset) if there else b""
+    if len(data) != ref.length or hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise IntegrityError(
+            f"{ref.shard} at byte {ref.offset}: the bytes are not those the manifest names.", code="E401"
+        )
+    return data
+
+
+def scan_members(file: IO[bytes]) -> list[MemberName]:
+    """Names and positions of all members, header checksums verified; for `validate` and `repair` only.
+
+    Raises `CorpusError` E304 for a member outside the grammar and `IntegrityError` E401 for a broken header.
+    """
+    members: list[MemberName] = []
+    size = os.fstat(file.fileno()).st_size
+    position = 0
+    while position < size:
+        header = os.pread(file.fileno(), BLOCK, position)
+        if len(header) < BLOCK:
+            raise IntegrityError(f"header at byte {position} is cut.", code="E401")
+        if not any(header):
+            # a zeroed hole looks like the end: the end mark is two zero blocks and nothing after them
+            if size - position != 2 * BLOCK or any(os.pread(file.fileno(), BLOCK, position + BLOCK)):
+                raise IntegrityError(f"end mark at byte {position} before the end.", code="E401")
+            return members
+        name = header[:100].rstrip(b"\0").decode("ascii", "replace")
+        try:
+            length = int(header[124:136].rstrip(b"\0 "), 8)
+        except ValueError:
+            length = -1
+        if length < 0 or position + BLOCK + length > size or header != _header(name, length):
+            raise IntegrityError(f"header at byte {position} is damaged.", code="E401")
+        key, ending = check_member_name(name)
+        members.append(MemberName(key, ending, position + BLOCK, length))
+        position += BLOCK + -(-length // BLOCK) * BLOCK
+    raise IntegrityError("the shard has no end mark.", code="E401")

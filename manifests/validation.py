@@ -1,0 +1,267 @@
+"""Check a corpus against itself: quick (header, sizes, tables), full (every byte and record), or a share of it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from manifests.corpus import Corpus, read_table
+from manifests.errors import CODES, CorpusError, ReportedError, UsageError, printable
+from manifests.fsops import open_below, sha256_of_file
+from manifests.header import FileEntry, read_header
+from manifests.ids import is_sample_id
+from manifests.index import IdIndex
+from manifests.pixels import decode_image, decode_mask
+from manifests.records import LedgerRow, Sample, Subject
+from manifests.schema import records_from_table
+from manifests.shards import MemberName, read_member, scan_members
+from manifests.writer import json_member
+
+__all__ = ["Problem", "validate"]
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: a code of docs/errors.md, where, and what was found."""
+
+    code: str
+    where: str
+    detail: str
+
+    def __str__(self) -> str:
+        code = CODES[self.code]
+        return f"{self.code} {code.slug}: {printable(self.where)}: {printable(self.detail)} {code.advice}"
+
+
+def validate(
+    root: str | Path,
+    *,
+    full: bool = False,
+    subset: tuple[int, int] | None = None,
+    on_progress: OnProgress = lambda stage, done, total: None,
+) -> list[Problem]:
+    """Everything that is wrong with a corpus; an empty list is a clean bill.
+
+    The quick check reads the header and the tables and compares sizes. `full` hashes every shard and decodes every
+    picture and mask; `subset=(n, t)` does that for the n-th of t parts of the shards.
+    Raises `NotFoundError` where there is no corpus, `CorpusError` where its header cannot be read.
+    """
+    root = Path(root)
+    if subset is not None and not 1 <= subset[0] <= subset[1]:
+        raise UsageError(f"a subset is (n, t) with 1 <= n <= t, not {subset}.")
+    header = read_header(root).header
+    problems = [problem for entry in header.files for problem in _file_problems(root, entry)]
+    broken = {problem.where for problem in problems}
+    tables = _tables(root, problems)
+    if tables is None:
+        return problems
+    samples, subjects, ledger = tables
+    problems += [*_row_problems(samples, subjects, ledger), *_count_problems(root, samples, subjects, ledger)]
+    problems += _derived_problems(root, samples)
+    if full or subset:
+        part, parts = subset or (1, 1)
+        chosen = [entry for number, entry in enumerate(header.shards) if number % parts == part - 1]
+        by_shard: dict[str, list[Sample]] = {}
+        for sample in samples:
+            by_shard.setdefault(sample.image.shard, []).append(sample)
+        done, total = 0, sum(entry.rows for entry in chosen)
+        for entry in chosen:
+            if entry.path not in broken:
+                for problem in _shard_problems(root, entry, by_shard.get(entry.path, [])):
+                    if problem is None:
+                        done += 1
+                        on_progress("validate", done, total)
+                    else:
+                        problems.append(problem)
+    return problems
+
+
+def _file_problems(root: Path, entry: FileEntry) -> Iterator[Problem]:
+    try:
+        descriptor = open_below(root, entry.path)  # as a reader would: no link in any part of the path
+    except OSError:
+        yield Problem("E403", entry.path, "not there, or not a regular file.")
+        return
+    size = os.fstat(descriptor).st_size
+    os.close(descriptor)
+    if size != entry.size:
+        yield Problem("E402", entry.path, f"{size:,} bytes, recorded are {entry.size:,}.")
+
+
+def _tables(root: Path, problems: list[Problem]) -> tuple[list[Sample], list[Subject], list[LedgerRow]] | None:
+    header = read_header(root).header
+    try:
+        return (
+            records_from_table(Sample, read_table(root, header.manifest), where=header.manifest.path),
+            records_from_table(Subject, read_table(root, header.subjects), where=header.subjects.path),
+            records_from_table(LedgerRow, read_table(root, header.ledger), where=header.ledger.path),
+        )
+    except CorpusError as error:
+        if not any(problem.code == error.code for problem in problems):
+            problems.append(Problem(error.code, "tables", error.detail))
+        return None
+
+
+def _row_problems(samples: list[Sample], subjects: list[Subject], ledger: list[LedgerRow]) -> Iterator[Problem]:
+    ids = [sample.id for sample in samples]
+    known = set(ids)
+    if ids != sorted(known):
+        yield Problem("E303", "manifest", "IDs are doubled or out of order.")
+    splits: dict[str, set[str]] = {}
+    for sample in samples:
+        yield from _sample_problems(sample, known)
+        splits.setdefault(sample.subject, set()).add(sample.split)
+    for owner, found in splits.items():
+        if len(found) > 1:
+            yield Problem("E306", owner, f"in {' and '.join(sorted(found))}.")
+    for subject in subjects:
+        for name in (*subject.sample_ids, *subject.regular_ids, *subject.scene_ids):
+            if name not in known:
+                yield Problem("E303", f"subject {subject.id}", f"names {name}, which is not in the manifest.")
+        for word in subject.attributes:
+            if not set(word.sample_ids) <= set(subject.sample_ids):
+                yield Problem(
+                    "E303", f"subject {subject.id}", f"the word {word.word!r} is supported by foreign samples."
+                )
+    accepted = sorted(
+        row.sample_id for row in ledger if row.status == "accepted" and row.kind in ("photograph", "scene")
+    )
+    if accepted != sorted(sample.id for sample in samples if sample.role != "reg"):
+        yield Problem("E308", "ledger", "accepted files and samples disagree.")
+    paths = [row.path for row in ledger if row.path]
+    if len(paths) != len(set(paths)):
+        yield Problem("E303", "ledger", "a file stands twice.")
+    for row in ledger:
+        if row.status == "quarantined" and row.code not in CODES:
+            yield Problem("E305", f"ledger {row.path}", f"unknown code {row.code!r}.")
+
+
+def _sample_problems(sample: Sample, known: set[str]) -> Iterator[Problem]:
+    if not is_sample_id(sample.id) or not sample.id.startswith(f"{sample.subject}/{sample.role}-"):
+        yield Problem("E301", sample.id, "is no ID of its subject and role.")
+    if sample.role != "reg" and not sample.id.endswith(sample.source_sha256[:12] or "?"):
+        yield Problem("E301", sample.id, "does not follow from its source_sha256.")
+    x0, y0, x1, y1 = sample.box_xyxy
+    if not (0 <= x0 < x1 <= sample.width and 0 <= y0 < y1 <= sample.height):
+        yield Problem("E211", sample.id, f"box {x0},{y0},{x1},{y1} in a picture of {sample.width}x{sample.height}.")
+    for name in ("box_score", "mask_area", "mask_quality"):
+        if not 0 <= getattr(sample, name) <= 1:
+            yield Problem("E305", sample.id, f"{name} is {getattr(sample, name)}.")
+    if sample.mask.shard != sample.image.shard:
+        yield Problem("E308", sample.id, "its mask and its picture lie in different shards.")
+    for parent in sample.parents:
+        if parent not in known:
+            yield Problem("E303", sample.id, f"its parent {parent} is not in the manifest.")
+    if not sample.provenance and sample.role != "bg":
+        yield Problem("E305", sample.id, "no provenance.")
+
+
+def _count_problems(
+    root: Path, samples: list[Sample], subjects: list[Subject], ledger: list[LedgerRow]
+) -> Iterator[Problem]:
+    header = read_header(root).header
+    for entry, rows in (
+        (header.manifest, len(samples)),
+        (header.subjects, len(subjects)),
+        (header.ledger, len(ledger)),
+    ):
+        if entry.rows != rows:
+            yield Problem("E308", entry.path, f"{rows} rows, recorded are {entry.rows}.")
+    placed: dict[str, int] = {}
+    for sample in samples:
+        placed[sample.image.shard] = placed.get(sample.image.shard, 0) + 1
+    recorded = {entry.path: entry.rows for entry in header.shards}
+    if placed != recorded:
+        yield Problem("E308", "shards", "the manifest's samples and the header's shards disagree.")
+    counts = counts_of(samples, subjects, ledger)
+    for name in sorted(counts.keys() | header.counts.keys()):
+        if header.counts.get(name) != counts.get(name, header.counts.get(name)):
+            yield Problem("E308", "corpus.json", f"{name} is {header.counts.get(name)}, counted are {counts[name]}.")
+
+
+def counts_of(samples: list[Sample], subjects: list[Subject], ledger: list[LedgerRow]) -> dict[str, int]:
+    """What `counts` of corpus.json must say, from the rows themselves."""
+    files = [row.status for row in ledger if row.path]
+    roles = {"photographs": "src", "regular": "reg", "scenes": "bg"}
+    return {
+        "subjects": len(subjects),
+        "files_found": len(files),
+        **{name: sum(sample.role == role for sample in samples) for name, role in roles.items()},
+        "flagged": sum(bool(sample.flags) for sample in samples),
+        **{f"files_{status}": files.count(status) for status in ("accepted", "alias", "ignored", "quarantined")},
+        "made_quarantined": sum(row.kind == "made" for row in ledger),
+    }
+
+
+def _derived_problems(root: Path, samples: list[Sample]) -> Iterator[Problem]:
+    opened = read_header(root)
+    named = (opened.header.manifest, opened.header.subjects, opened.header.ledger)
+    for name, entry in zip(("manifest.parquet", "subjects.parquet", "ledger.parquet"), named, strict=True):
+        path = root / name
+        if not path.is_file() or sha256_of_file(path) != (entry.size, entry.sha256):
+            yield Problem("E407", name, "differs from the committed table.")
+    try:
+        with Corpus(root) as corpus:
+            index: IdIndex = corpus.index()
+        try:
+            rows = [index.row(sample.id) for sample in samples]
+        finally:
+            index.close()
+        if rows != list(range(len(samples))):
+            yield Problem("E407", "index.sqlite", "rows differ from the manifest.")
+    except (sqlite3.Error, ValueError, TypeError):
+        yield Problem("E407", "index.sqlite", "cannot be read.")
+    except ReportedError as error:
+        yield Problem(error.code, "index.sqlite", error.detail)
+
+
+def _shard_problems(root: Path, entry: FileEntry, samples: list[Sample]) -> Iterator[Problem | None]:
+    """Problems of one shard; a None after each sample that was looked at."""
+    path = root / entry.path
+    if sha256_of_file(path)[1] != entry.sha256:
+        yield Problem("E401", entry.path, "sha256 differs from the recorded one.")
+    try:
+        with path.open("rb") as file:
+            found = {(member.key, member.ending): member for member in scan_members(file)}
+    except CorpusError as error:
+        yield Problem(error.code, entry.path, error.detail)
+        return
+    expected = {(s.id, ending) for s in samples for ending in (s.image.format, "mask.png", "json")}
+    for key, ending in sorted(found.keys() ^ expected):
+        code = "E304" if (key, ending) in found else "E303"
+        yield Problem(code, entry.path, f"{key}.{ending} is {'foreign' if code == 'E304' else 'missing'}.")
+    descriptor = open_below(root, entry.path)
+    with os.fdopen(descriptor, "rb"):
+        for sample in samples:
+            try:
+                yield from _member_problems(descriptor, sample, found)
+            except CorpusError as error:
+                yield Problem(error.code, sample.id, error.detail)
+            except Exception as error:  # decoders raise anything on foreign bytes
+                yield Problem("E401", sample.id, f"cannot be decoded: {error}.")
+            yield None
+
+
+def _member_problems(descriptor: int, sample: Sample, found: dict[tuple[str, str], MemberName]) -> Iterator[Problem]:
+    for ref, ending in ((sample.image, sample.image.format), (sample.mask, "mask.png")):
+        member = found.get((sample.id, ending))
+        if member is not None and (member.offset, member.length) != (ref.offset, ref.length):
+            yield Problem("E308", sample.id, f"the {ending} member lies elsewhere than recorded.")
+    image = decode_image(read_member(descriptor, sample.image), sample.image.format)
+    mask = decode_mask(read_member(descriptor, sample.mask))
+    if image.shape[:2] != (sample.height, sample.width) or mask.shape != image.shape[:2]:
+        yield Problem(
+            "E201", sample.id, f"image {image.shape[:2]}, mask {mask.shape}, recorded {sample.height}x{sample.width}."
+        )
+    elif not np.isclose(mask.mean(), sample.mask_area, atol=1e-9):
+        yield Problem("E212", sample.id, f"mask area {mask.mean():.4f}, recorded {sample.mask_area:.4f}.")
+    text = found.get((sample.id, "json"))
+    if text is not None and os.pread(descriptor, text.length, text.offset) != json_member(sample):
+        yield Problem("E401", sample.id, "its json member differs from the manifest row.")

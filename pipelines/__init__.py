@@ -1,0 +1,1 @@
+"""Paint from a corpus by ID. Nothing is here yet: the corpus comes first (see CHANGELOG.md)."""

@@ -1,0 +1,173 @@
+"""Workers may die, hang or fail: one item is lost at most, and it is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import manifests
+from dataforge import build
+from dataforge.config import Recipe
+from dataforge.executor import InlineExecutor, LocalExecutor, Resources, UnitResult, _Worker
+from dataforge.runner import Runner, Task
+from dataforge.store import Store
+from manifests.errors import EnvironmentFault
+from tests.conftest import draw_photograph, tree_digest
+from tests.dataforge.conftest import FAKE
+
+
+def worker_processes() -> list[int]:
+    """Worker processes of this process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, ValueError):
+                continue
+            if b"dataforge.worker" in line and parent == os.getpid():
+                found.append(int(entry.name))
+    return found
+
+
+def test_workers_killed_from_outside_cost_nothing(photographs, tmp_path, fake):
+    build(photographs, tmp_path / "whole", fake, workers=1)
+    killed = 0
+    done = threading.Event()
+
+    def kill_now_and_then() -> None:
+        nonlocal killed
+        while not done.is_set() and killed < 4:
+            for process in worker_processes()[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed += 1
+            time.sleep(0.25)
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        build(photographs, tmp_path / "battered", fake, workers=2)
+    finally:
+        done.set()
+        killer.join()
+    assert killed >= 2
+    assert tree_digest(tmp_path / "battered") == tree_digest(tmp_path / "whole")
+
+
+class DeadlyExecutor(InlineExecutor):
+    """An executor on which workers die whenever a unit holds a marked photograph."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self.deaths = 0
+
+    def map_units(self, fn, units, resources):
+        for unit in units:
+            if self.mark in json.dumps(unit):
+                self.deaths += 1
+                yield UnitResult(unit, None, died="SIGSEGV")
+            else:
+                yield from super().map_units(fn, [unit], resources)
+
+
+def test_a_photograph_that_kills_three_workers_is_quarantined_and_its_neighbours_are_not(photographs, tmp_path, fake):
+    executor = DeadlyExecutor("red_ball0/2.jpg")
+    result = build(photographs, tmp_path / "corpus", fake, executor=executor)
+    assert result.counts["photographs"] == 19
+    assert executor.deaths == 4  # once in its batch, three times alone
+    with manifests.open(str(tmp_path / "corpus")) as corpus:
+        (row,) = [row for row in corpus.ledger if row.status == "quarantined"]
+    assert (row.path, row.code) == ("red_ball0/2.jpg", "E198")
+    assert "SIGSEGV" in row.sentence
+    # what died is not tried again by itself, but on demand
+    build(photographs, tmp_path / "corpus", fake, executor=executor)
+    assert executor.deaths == 4
+    mended = build(photographs, tmp_path / "corpus", fake, workers=0, retry_failed=True)
+    assert mended.counts["photographs"] == 20
+
+
+def test_twenty_deaths_in_a_row_stop_the_build_as_the_machinerys_fault(tmp_path, fake):
+    for number in range(25):
+        draw_photograph(tmp_path / "in" / "a" / f"{number:02}.jpg", colour=(200, 30, 40), seed=number, size=48)
+    with pytest.raises(EnvironmentFault, match="E512 infrastructure: ingest failed 20 times in a row"):
+        build(tmp_path / "in", tmp_path / "corpus", fake, executor=DeadlyExecutor(".jpg"))
+    assert not (tmp_path / "corpus" / "corpus.json").exists()
+    assert build(tmp_path / "in", tmp_path / "corpus", fake, workers=0, retry_failed=True).counts["photographs"] == 25
+
+
+def test_a_photograph_that_decodes_for_ever_is_ended_by_its_deadline(tmp_path):
+    draw_photograph(tmp_path / "in" / "a" / "good.jpg", colour=(200, 30, 40), seed=1)
+    draw_photograph(tmp_path / "in" / "a" / "good2.jpg", colour=(200, 30, 40), seed=2)
+    ramp = np.arange(6800 * 6800 * 3, dtype=np.uint32).reshape(6800, 6800, 3)
+    Image.fromarray((ramp >> 9).astype(np.uint8)).save(tmp_path / "in" / "a" / "slow.png", compress_level=1)
+    limits = {"decode_cpu_s": 1, "min_bytes_per_megapixel": 0}
+    recipe = Recipe.model_validate({**FAKE, "ingest": {"limits": limits}})
+    started = time.monotonic()
+    build(tmp_path / "in", tmp_path / "corpus", recipe, workers=1)
+    assert time.monotonic() - started < 30
+    with manifests.open(str(tmp_path / "corpus")) as corpus:
+        codes = {row.path: row.code for row in corpus.ledger if row.path}
+    assert codes == {"a/good.jpg": "", "a/good2.jpg": "", "a/slow.png": "E197"}
+
+
+def test_decode_workers_see_no_secrets_and_little_memory(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "canary")
+    monkeypatch.setenv("OPENAI_API_KEY", "canary")
+    for untrusted in (True, False):
+        worker = _Worker(Resources(untrusted=untrusted, max_memory_bytes=2 << 30))
+        try:
+            time.sleep(0.5)
+            environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes()
+            limits = Path(f"/proc/{worker._process.pid}/limits").read_text()
+        finally:
+            worker.kill()
+            worker.answers.close()
+        assert (b"canary" not in environment) is untrusted
+        address_space = next(line for line in limits.splitlines() if line.startswith("Max address space")).split()[3]
+        assert (address_space == str(2 << 30)) is untrusted
+
+
+class ForgetfulExecutor(InlineExecutor):
+    """An executor that loses the last unit."""
+
+    def map_units(self, fn, units, resources):
+        units = list(units)
+        yield from super().map_units(fn, units[:-1], resources)
+
+
+def test_the_runner_refuses_to_end_when_results_are_missing(photographs, tmp_path, fake):
+    with pytest.raises(AssertionError, match=r"ingest: 20 tasks went in, 16 results came out"):
+        build(photographs, tmp_path / "corpus", fake, executor=ForgetfulExecutor())
+
+
+def test_every_task_comes_out_once_whatever_the_batches(tmp_path):
+    store = Store(tmp_path / "work")
+    settings = Recipe().compose.model_dump(mode="json")
+    tasks = [
+        Task(f"key{n}", {"class_noun": f"noun{n}", "words": [], "showable": None}, weight=1 + n % 3) for n in range(50)
+    ]
+    for batch in (1, 7, 100):
+        seen: list[tuple[int, int]] = []
+        runner = Runner(
+            InlineExecutor(), store, str(tmp_path), lambda stage, done, total, seen=seen: seen.append((done, total))
+        )
+        outcomes = runner.run("compose", settings, tasks, batch=batch, resources=Resources(), fresh=True)
+        assert list(outcomes) == [task.key for task in tasks]
+        assert seen[-1] == (50, 50)
+        assert outcomes["key7"].value["prompts"][0]["prompt"] == "a photo of a noun7"
+    store.close()
+
+
+def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
+    executor = LocalExecutor(2)
+    build(photographs, tmp_path / "corpus", fake, executor=executor)
+    assert worker_processes() == []

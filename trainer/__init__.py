@@ -1,0 +1,1 @@
+"""Fine-tune from a corpus by ID. Nothing is here yet: the corpus comes first (see CHANGELOG.md)."""
