@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from dataforge.building import BuildResult
-from manifests.console import console, echo
+from manifests.console import console, echo, id_column
 from manifests.corpus import open_corpus
 
 __all__ = ["print_summary", "summary_json"]
@@ -32,7 +32,14 @@ def print_summary(result: BuildResult) -> None:
     """Subjects, totals, what was not taken and why, and where to look."""
     with open_corpus(result.root) as corpus:
         table = Table(
-            "subject", "class noun", "photographs", "regular", "mask quality", "first words", box=None, pad_edge=False
+            id_column("subject"),
+            "class noun",
+            "photographs",
+            "regular",
+            "mask quality",
+            "first words",
+            box=None,
+            pad_edge=False,
         )
         quality: dict[str, list[float]] = {}
         for sample in corpus.samples(role="src"):

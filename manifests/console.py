@@ -10,21 +10,27 @@ from typing import Any
 import rich.console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from manifests.corpus import Corpus
 from manifests.errors import printable
 from manifests.records import Attribute, Sample, SubjectAttribute
 from manifests.tracing import TraceStep
 
-__all__ = ["echo", "progress", "samples_table", "show_corpus", "show_sample", "show_subject", "show_trace"]
+__all__ = ["echo", "id_column", "progress", "samples_table", "show_corpus", "show_sample", "show_subject", "show_trace"]
 
-console = rich.console.Console(highlight=False, soft_wrap=True)
+# off a terminal nothing is narrow: a file or pipe gets whole lines
+console = rich.console.Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 def echo(text: str) -> None:
     """Print a line as it is; control characters in it are escaped, markup is not interpreted."""
     console.print("\n".join(printable(line) for line in text.split("\n")), markup=False)
+
+
+def id_column(title: str) -> Column:
+    """A table column that is never cut: an ID with its end missing is no ID."""
+    return Column(title, no_wrap=True, overflow="ignore")
 
 
 def _safe(text: str) -> str:
@@ -89,7 +95,15 @@ def show_corpus(corpus: Corpus) -> None:
         f"{counts['files_quarantined']} files quarantined"
     )
     table = Table(
-        "subject", "class noun", "photographs", "regular", "split", "words", "status", box=None, pad_edge=False
+        id_column("subject"),
+        "class noun",
+        "photographs",
+        "regular",
+        "split",
+        "words",
+        "status",
+        box=None,
+        pad_edge=False,
     )
     for subject in corpus.subjects.values():
         words = ", ".join(word.word for word in subject.attributes if word.origin == "source")
@@ -186,7 +200,7 @@ def _by(sample: Sample, *stages: str) -> str:
 
 def samples_table(rows: list[dict[str, Any]]) -> None:
     """Manifest rows as a table."""
-    table = Table("id", "split", "size", "mask", "quality", "flags", "caption", box=None, pad_edge=False)
+    table = Table(id_column("id"), "split", "size", "mask", "quality", "flags", "caption", box=None, pad_edge=False)
     for row in rows:
         table.add_row(
             row["id"],
