@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +16,19 @@ from dataforge.flow import STAGE_VERSIONS, Flow
 from dataforge.ingest.sources import Inputs, read_inputs
 from dataforge.packing import corpus_content
 from dataforge.report import write_card, write_report
-from dataforge.runner import OnProgress, Runner, StageCounts
+from dataforge.runner import MOMENTARY, OnProgress, Runner, StageCounts
 from dataforge.store import Store
 from manifests.corpus import open_corpus
-from manifests.errors import IntegrityError, UsageError
-from manifests.fsops import output_lock, remove_stale_temporaries
-from manifests.header import HEADER_NAME, read_header
+from manifests.errors import (
+    CorpusError,
+    EnvironmentFault,
+    IntegrityError,
+    NotFoundError,
+    UnsupportedSchemaError,
+    UsageError,
+)
+from manifests.fsops import environment_faults, output_lock, remove_stale_temporaries
+from manifests.header import read_header
 from manifests.ids import digest_of
 from manifests.repair import RepairReport, repair
 from manifests.writer import check_output, commit_corpus, remove_unnamed, write_derived
@@ -42,6 +51,10 @@ class BuildResult:
     exit_code: int
     unchanged: bool = False
     warnings: tuple[str, ...] = field(default=())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -76,18 +89,17 @@ def build(
         raise UsageError(f"{root} lies inside {given}, whose every file is a photograph.", code="E504")
     inputs = read_inputs(given)
     check_output(root)
-    workers = max(1, len(os.sched_getaffinity(0))) if workers is None else workers
+    workers = _cores() if workers is None else workers
     runs_on = executor or (LocalExecutor(workers) if workers else InlineExecutor())
-    with output_lock(root / WORK / "lock"):
-        remove_stale_temporaries(root)
-        store = Store(root / WORK)
-        try:
-            return _build_locked(
-                inputs, root, recipe, store, runs_on, max_quarantine, rehash, retry_failed, on_progress
-            )
-        finally:
-            runs_on.close()
-            store.close()
+    try:
+        with environment_faults(root), output_lock(root / WORK / "lock"):
+            remove_stale_temporaries(root)
+            with contextlib.closing(runs_on), contextlib.closing(Store(root / WORK)) as store:
+                return _build_locked(
+                    inputs, root, recipe, store, runs_on, max_quarantine, rehash, retry_failed, on_progress
+                )
+    except sqlite3.OperationalError as error:  # sqlite says "disk is full" in its own way
+        raise EnvironmentFault(f"{WORK}/store.sqlite: {error}.", code="E510") from error
 
 
 def _build_locked(
@@ -105,14 +117,17 @@ def _build_locked(
     runner = Runner(
         executor=executor, store=store, root=str(inputs.root), on_progress=on_progress, retry_failed=retry_failed
     )
-    unchanged = not rehash and not retry_failed and store.note("done") == f"{asked} {_digest(root)}"
+    before = _digest(root)
+    unchanged = bool(before) and not rehash and not retry_failed and store.note("done") == f"{asked} {before}"
     if not unchanged:
         flow = Flow(inputs, recipe, runner)
         flow.run(rehash=rehash)
         commit_corpus(root, corpus_content(inputs, flow, recipe, store))
         derive(root, on_progress)
         remove_unnamed(root)
-        store.set_note("done", f"{asked} {_digest(root)}")
+        # what was momentarily unreadable is looked at again next time
+        momentary = any(picture.fault and picture.fault.code in MOMENTARY for picture in flow.pictures)
+        store.set_note("done", "" if momentary else f"{asked} {_digest(root)}")
     return _result(root, runner, inputs, max_quarantine, unchanged)
 
 
@@ -140,7 +155,10 @@ def mend(root: Path, on_progress: Callable[[str, int, int], None] = _silent) -> 
                     return None
 
             report = repair(root, fetch)
-            if not report.lost:
+            if report.lost:
+                # the next build has to make the shards again, whatever it remembers
+                store.set_note("done", "")
+            else:
                 derive(root, on_progress)
         finally:
             store.close()
@@ -148,7 +166,15 @@ def mend(root: Path, on_progress: Callable[[str, int, int], None] = _silent) -> 
 
 
 def _digest(root: Path) -> str:
-    return read_header(root).digest if (root / HEADER_NAME).is_file() else ""
+    """Digest of the corpus that is there; empty where there is none, or none that is whole at a glance."""
+    try:
+        opened = read_header(root)
+    except UnsupportedSchemaError:  # a newer program's corpus is not ours to write over
+        raise
+    except (CorpusError, NotFoundError):
+        return ""
+    whole = all((root / f.path).is_file() and (root / f.path).stat().st_size == f.size for f in opened.header.files)
+    return opened.digest if whole else ""
 
 
 def _fingerprint(inputs: Inputs, recipe: Recipe) -> str:

@@ -5,7 +5,6 @@ Nothing heavy is imported here; each verb imports what it needs when it is calle
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -61,7 +60,7 @@ def build(
     from dataforge.building import build as run
     from dataforge.config import load_recipe
     from dataforge.summary import print_summary, summary_json
-    from manifests.console import echo, progress
+    from manifests.console import emit_json, progress
 
     settings = load_recipe(recipe, sets)
     with progress() as bar:
@@ -76,7 +75,7 @@ def build(
             on_progress=bar,
         )
     if as_json:
-        echo(json.dumps(summary_json(result), indent=1))
+        emit_json(summary_json(result))
     else:
         print_summary(result)
     raise typer.Exit(result.exit_code)

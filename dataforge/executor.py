@@ -25,7 +25,11 @@ from manifests.errors import CODES, CorpusError, EnvironmentFault, ReportedError
 
 __all__ = ["Executor", "InlineExecutor", "LocalExecutor", "Resources", "UnitResult"]
 
-SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+# what a worker that decodes bytes from outside may know of this process's environment: nothing secret is on the list
+HARMLESS_NAMES = frozenset(
+    {"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "DATAFORGE_DEBUG"}
+)
+HARMLESS_PREFIXES = ("LC_", "PYTHON")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,12 @@ class LocalExecutor:
                 ready = [key.data for key, _ in selector.select(timeout=1.0)]
                 late = [w for w in busy if w not in ready and time.monotonic() > w.given_at + resources.timeout_s]
                 for worker in late:
-                    worker.kill()
+                    worker.stop()
                 for worker in [*ready, *late]:
                     selector.unregister(worker.answers)
                     busy.discard(worker)
                     result = worker.take()
-                    if result.died:
+                    if result.died or worker in late:
                         self._workers.remove(worker)
                         worker.kill()
                     else:
@@ -136,11 +140,11 @@ class _Worker:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not (resources.untrusted and any(secret in name.upper() for secret in SECRET_NAMES))
+            if not resources.untrusted or name in HARMLESS_NAMES or name.startswith(HARMLESS_PREFIXES)
         }
         # workers are the parallelism: libraries inside them must not add threads of their own
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "dataforge.worker"]
+        command = [sys.executable, "-P", "-m", "dataforge.worker"]  # -P: no modules from the current folder
         if resources.untrusted:
             command += ["--untrusted", str(resources.max_memory_bytes or 0)]
         quiet = None if os.environ.get("DATAFORGE_DEBUG") else subprocess.DEVNULL
@@ -176,13 +180,18 @@ class _Worker:
             raise kind(answer["detail"], code=answer["code"])
         raise RuntimeError(f"worker: {answer['detail']}")
 
-    def kill(self) -> None:
+    def stop(self) -> None:
+        """End the process; what it had answered before can still be taken."""
         self._late = True
         self._process.kill()
         self._process.wait()
-        for pipe in (self._questions,):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+
+    def kill(self) -> None:
+        """End the process and close its pipes."""
+        self.stop()
+        self.answers.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._questions.close()
 
 
 def _death(returncode: int) -> str:

@@ -37,6 +37,10 @@ class Flow:
 
     def __init__(self, inputs: Inputs, recipe: Recipe, runner: Runner) -> None:
         self._recipe = recipe
+        # the part of the ingest settings that decides pixels; the rest decides what is done with them
+        self._pixels = recipe.ingest.model_copy(
+            update={"use_given_masks": True, "use_given_boxes": True, "near_duplicate_bits": 0}
+        )
         self._runner = runner
         self.subjects = [WorkingSubject(source) for source in inputs.subjects]
         for subject in self.subjects:
@@ -82,7 +86,7 @@ class Flow:
         for picture in found:
             file = _source(picture).file
             facts = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-            tasks.append(Task(self._key("ingest", ingest, facts), facts))
+            tasks.append(Task(self._key("ingest", self._pixels, facts), facts))
         limits = ingest.limits
         resources = Resources(
             untrusted=True, max_memory_bytes=limits.max_memory_bytes, timeout_s=20.0 * limits.decode_cpu_s
@@ -119,12 +123,12 @@ class Flow:
 
     def _ingest_masks(self, *, rehash: bool) -> None:
         ingest = self._recipe.ingest
-        if not ingest.use_given_masks:
-            return
         masked: list[tuple[Picture, PhotographSource, Task]] = []
         for picture in self.photographs:
             source = picture.source
-            if picture.alive and isinstance(source, PhotographSource) and source.mask is not None:
+            if not (picture.alive and isinstance(source, PhotographSource) and source.mask is not None):
+                continue
+            if ingest.use_given_masks or source.mask_by == "override":
                 file = source.mask
                 facts = {
                     "path": file.path,
@@ -133,7 +137,7 @@ class Flow:
                     "width": picture.width,
                     "height": picture.height,
                 }
-                masked.append((picture, source, Task(self._key("ingest-mask", ingest, facts), facts)))
+                masked.append((picture, source, Task(self._key("ingest-mask", self._pixels, facts), facts)))
         limits = ingest.limits
         resources = Resources(
             untrusted=True, max_memory_bytes=limits.max_memory_bytes, timeout_s=20.0 * limits.decode_cpu_s
@@ -180,8 +184,11 @@ class Flow:
             source = picture.source
             if not picture.alive or picture.mask is not None:
                 continue
-            given = source.box if isinstance(source, PhotographSource) and self._recipe.ingest.use_given_boxes else None
-            if given is None or not isinstance(source, PhotographSource):
+            given = source.box if isinstance(source, PhotographSource) else None
+            if not isinstance(source, PhotographSource) or given is None:
+                asked.append(picture)
+                continue
+            if not self._recipe.ingest.use_given_boxes and source.box_by != "override":
                 asked.append(picture)
                 continue
             box = _inside(given, picture.width, picture.height)
@@ -332,7 +339,11 @@ class Flow:
             return picture
         value = outcome.value
         picture.image, picture.format = outcome.blobs["image"], value["format"]
-        picture.width, picture.height, picture.parents = value["width"], value["height"], tuple(value["parents"])
+        picture.width, picture.height, picture.parents = (
+            value["width"],
+            value["height"],
+            (*value["parents"], *order.scene_ids),
+        )
         picture.scores = value["scores"]
         compose = self._recipe.compose
         picture.provenance.append(self._provenance("compose", compose, ["dataforge", "", __version__], compose.seed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -47,7 +46,6 @@ def corpus_content(inputs: Inputs, flow: Flow, recipe: Recipe, store: Store) -> 
         samples=samples,
         subjects=sorted(rows, key=lambda row: row.id),
         ledger=ledger,
-        counts=_counts(inputs, flow, kept, ledger),
         recipe=recipe.model_dump(mode="json"),
         made_with={
             "dataforge": __version__,
@@ -216,18 +214,3 @@ def _check_accounts(inputs: Inputs, flow: Flow, kept: list[Picture], ledger: lis
     rejected = sum(row.kind == "made" for row in ledger)
     if len(flow.regular) != rejected + sum(picture.role == "reg" for picture in kept):
         raise AssertionError("made pictures and samples disagree")
-
-
-def _counts(inputs: Inputs, flow: Flow, kept: list[Picture], ledger: list[LedgerRow]) -> dict[str, int]:
-    roles = Counter(picture.role for picture in kept)
-    statuses = Counter(row.status for row in ledger if row.path)
-    return {
-        "subjects": len(flow.subjects),
-        "files_found": inputs.files_found,
-        "photographs": roles["src"],
-        "regular": roles["reg"],
-        "scenes": roles["bg"],
-        "flagged": sum(bool(picture.flags) for picture in kept),
-        **{f"files_{status}": statuses[status] for status in ("accepted", "alias", "ignored", "quarantined")},
-        "made_quarantined": sum(row.kind == "made" for row in ledger),
-    }

@@ -6,10 +6,10 @@ others as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from dataforge.config import Generate
 from dataforge.samples import Picture, WorkingSubject
@@ -19,6 +19,9 @@ from manifests.records import Attribute, RegularPrompt
 from manifests.schema import encode
 
 __all__ = ["Order", "class_orders", "own_pixel_orders"]
+
+
+ChoiceT = TypeVar("ChoiceT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Order:
     own_pixels: bool
     mask_quality: float
     subjects: tuple[WorkingSubject, ...]
+    scene_ids: tuple[str, ...]
     task_input: dict[str, Any]
     depends: list[Any]
 
@@ -40,18 +44,23 @@ class Order:
 def own_pixel_orders(
     subjects: Sequence[WorkingSubject], scenes: Sequence[Picture], settings: Generate
 ) -> Iterator[Order]:
-    """`images_per_photograph` pictures from each kept photograph, its prompts taken in turn from a place of its own."""
+    """`images_per_photograph` pictures from each kept photograph, its prompts in an order of its own."""
     alive = [scene for scene in scenes if scene.alive]
     for subject in subjects:
         fitting = sorted(
             (s for s in alive if s.class_noun in ("", subject.source.class_noun)), key=lambda scene: scene.id
         )
         for photo in subject.kept():
-            for number in range(settings.images_per_photograph if subject.prompts else 0):
+            ranked = _by_rank(subject.prompts, lambda prompt: prompt.prompt, settings.seed, photo.id)
+            for number in range(settings.images_per_photograph if ranked else 0):
                 draw = _number(settings.seed, photo.id, number)
-                prompt = subject.prompts[(_number(settings.seed, photo.id) + number) % len(subject.prompts)]
+                prompt = ranked[number % len(ranked)]
                 # every second picture stands in a scene that was given, where there is one
-                scene = fitting[draw % len(fitting)] if fitting and number % 2 else None
+                scene = (
+                    _by_rank(fitting, lambda scene: scene.id, settings.seed, photo.id, number)[0]
+                    if fitting and number % 2
+                    else None
+                )
                 seed = draw % 2**31
                 image = photo.image_ref()
                 mask = photo.mask_ref()
@@ -82,6 +91,7 @@ def own_pixel_orders(
                     own_pixels=True,
                     mask_quality=photo.mask_quality,
                     subjects=(subject,),
+                    scene_ids=() if scene is None else (scene.id,),
                     task_input=task_input,
                     depends=[
                         encode(prompt),
@@ -100,7 +110,10 @@ def class_orders(subjects: Sequence[WorkingSubject], settings: Generate) -> Iter
     asked: dict[tuple[str, str], list[WorkingSubject]] = {}
     prompts: dict[tuple[str, str], RegularPrompt] = {}
     for subject in subjects:
-        for prompt in subject.prompts:
+        if not subject.kept():
+            continue
+        # a word may stand in two categories and give one prompt twice; it is one prompt
+        for prompt in {prompt.prompt: prompt for prompt in reversed(subject.prompts)}.values():
             key = (subject.source.class_noun, prompt.prompt)
             asked.setdefault(key, []).append(subject)
             prompts.setdefault(key, prompt)
@@ -126,6 +139,7 @@ def class_orders(subjects: Sequence[WorkingSubject], settings: Generate) -> Iter
                 own_pixels=False,
                 mask_quality=0.0,
                 subjects=tuple(wanting),
+                scene_ids=(),
                 task_input=task_input,
                 depends=[text, class_noun, seed],
             )
@@ -146,6 +160,11 @@ def _attributes(prompt: RegularPrompt, subject: WorkingSubject) -> tuple[Attribu
 
 def _number(*parts: object) -> int:
     return int.from_bytes(sha256(":".join(map(str, parts)).encode()).digest()[:8])
+
+
+def _by_rank(choices: Sequence[ChoiceT], name: Callable[[ChoiceT], str], *parts: object) -> list[ChoiceT]:
+    """The choices in an order of their own for these parts: one that comes or goes moves no other (rendezvous)."""
+    return sorted(choices, key=lambda choice: _number(*parts, name(choice)))
 
 
 def _place(picture: Picture) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dataforge.executor import Executor, Resources
 from dataforge.store import Outcome, Store, write_part
-from dataforge.units import UnitFunction
+from dataforge.units import Unit, UnitFunction
 from manifests.errors import EnvironmentFault, Fault
 
 __all__ = ["OnProgress", "Runner", "StageCounts", "Task"]
@@ -22,6 +22,8 @@ MAX_FAILURES_IN_A_ROW = 20
 MACHINERY = frozenset({"E197", "E198", "E220"})
 # fewer items than this may all be bad by chance
 MIN_TOTAL_FAILURE = 3
+# these say something of the moment and not of the file, which may be the same and readable now
+MOMENTARY = frozenset({"E104", "E106"})
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -54,7 +56,7 @@ class Runner:
     on_progress: OnProgress
     retry_failed: bool = False
     counts: dict[str, StageCounts] = field(default_factory=dict)
-    _failures_in_a_row: int = 0
+    _failures_in_a_row: list[str] = field(default_factory=list)
 
     def run(
         self,
@@ -73,7 +75,7 @@ class Runner:
         missing: dict[str, Task] = {}
         for task in tasks:
             stored = None if fresh else self.store.outcome(stage, task.key)
-            if stored is not None and not (self.retry_failed and stored.fault and stored.fault.code in MACHINERY):
+            if stored is not None and not self._tries_again(stored):
                 outcomes[task.key] = stored
             else:
                 missing[task.key] = task
@@ -82,10 +84,12 @@ class Runner:
         self.on_progress(stage, done, total)
         fn = UnitFunction(stage=stage, settings=settings, work=str(self.store.work), root=self.root)
         deaths: dict[str, int] = {}
+        succeeded = 0
+        self._failures_in_a_row.clear()
         pending = list(_batches(list(missing.values()), batch))
         while pending:
             again: list[list[Task]] = []
-            units = [{"tasks": [{"key": task.key, "input": task.input} for task in unit]} for unit in pending]
+            units = [_unit(unit, self.store.next_serial()) for unit in pending]
             for result in self.executor.map_units(fn, units, resources):
                 keys = [task["key"] for task in result.unit["tasks"]]
                 part = result.part
@@ -99,14 +103,18 @@ class Runner:
                         again.append([missing[key]])
                         continue
                     code = "E197" if result.died == "deadline" else "E198"
-                    part = write_part(self.store.work, stage, [(key, Fault(code, f"{stage}: {result.died}"))])
+                    serial = self.store.next_serial()
+                    part = write_part(self.store.work, stage, serial, [(key, Fault(code, f"{stage}: {result.died}"))])
                 self.store.register(part)
                 for key in keys:
                     stored = self.store.outcome(stage, key)
                     if stored is None:
                         raise AssertionError(f"{stage}: task {key} left no result in {part}")
                     outcomes[key] = stored
-                    self._watch(stage, stored)
+                    if key not in deaths or succeeded == 0:
+                        # killers are tried last and so come in a row; they count only while nothing else succeeds
+                        self._watch(stage, key, stored)
+                    succeeded += stored.fault is None
                 counts.computed += len(keys)
                 done += len(keys)
                 self.on_progress(stage, done, total)
@@ -114,24 +122,39 @@ class Runner:
         if outcomes.keys() != {task.key for task in tasks}:
             raise AssertionError(f"{stage}: {len(tasks)} tasks went in, {len(outcomes)} results came out")
         counts.faults += sum(outcome.fault is not None for outcome in outcomes.values())
-        self._refuse_total_failure(stage, list(outcomes.values()))
+        self._refuse_total_failure(stage, outcomes)
         return outcomes
 
-    def _refuse_total_failure(self, stage: str, outcomes: list[Outcome]) -> None:
+    def _refuse_total_failure(self, stage: str, outcomes: dict[str, Outcome]) -> None:
         """A stage that fails on everything is broken; the photographs are not."""
-        faults = [o.fault for o in outcomes if o.fault is not None and o.fault.code in MACHINERY]
+        faults = [o.fault for o in outcomes.values() if o.fault is not None and o.fault.code in MACHINERY]
         if len(outcomes) >= MIN_TOTAL_FAILURE and len(faults) == len(outcomes):
+            self.store.forget(stage, outcomes)
             raise EnvironmentFault(f"{stage} failed on all {len(faults)} items: {faults[0].detail[:200]}.", code="E512")
 
-    def _watch(self, stage: str, outcome: Outcome) -> None:
-        """Open the circuit after many machinery failures in a row (a broken model, not broken photographs)."""
-        failed = outcome.fault is not None and outcome.fault.code in MACHINERY
-        self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
-        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW and outcome.fault is not None:
+    def _tries_again(self, stored: Outcome) -> bool:
+        code = stored.fault.code if stored.fault else ""
+        return code in MOMENTARY or (self.retry_failed and code in MACHINERY)
+
+    def _watch(self, stage: str, key: str, outcome: Outcome) -> None:
+        """Open the circuit when nothing but failures comes: a broken model, not broken photographs.
+
+        The failures are forgotten, so that the same command tries them again once the cause is mended.
+        """
+        if outcome.fault is None or outcome.fault.code not in MACHINERY:
+            self._failures_in_a_row.clear()
+            return
+        self._failures_in_a_row.append(key)
+        if len(self._failures_in_a_row) >= MAX_FAILURES_IN_A_ROW:
+            self.store.forget(stage, self._failures_in_a_row)
+            count = len(self._failures_in_a_row)
             raise EnvironmentFault(
-                f"{stage} failed {self._failures_in_a_row} times in a row, last: {outcome.fault.detail[:200]}.",
-                code="E512",
+                f"{stage} failed {count} times in a row, last: {outcome.fault.detail[:200]}.", code="E512"
             )
+
+
+def _unit(tasks: list[Task], serial: int) -> Unit:
+    return {"serial": serial, "tasks": [{"key": task.key, "input": task.input} for task in tasks]}
 
 
 def _batches(tasks: list[Task], batch: int) -> Iterator[list[Task]]:

@@ -51,8 +51,11 @@ class Outcome:
     fault: Fault | None = None
 
 
-def write_part(work: Path, stage: str, rows: list[tuple[str, Made | Fault]]) -> str:
-    """Write the results of one unit whole; returns the part's path relative to the work folder."""
+def write_part(work: Path, stage: str, serial: int, rows: list[tuple[str, Made | Fault]]) -> str:
+    """Write the results of one unit whole; returns the part's path relative to the work folder.
+
+    `serial` grows with every unit: of two results for one key the later one counts, and no part is written over.
+    """
     index: list[dict[str, Any]] = []
     blobs: list[bytes] = []
     position = 0
@@ -74,7 +77,7 @@ def write_part(work: Path, stage: str, rows: list[tuple[str, Made | Fault]]) -> 
         file.write(body)
         file.writelines(blobs)
 
-    relative = f"parts/{stage}/{digest_of([key for key, _ in rows])[:32]}.part"
+    relative = f"parts/{stage}/{serial:010d}-{digest_of([key for key, _ in rows])[:32]}.part"
     write_atomic(work / relative, write)
     return relative
 
@@ -156,8 +159,16 @@ class Store:
         for path in known - found:
             self._connection.execute("DELETE FROM result WHERE part = ?", (path,))
             self._connection.execute("DELETE FROM part WHERE path = ?", (path,))
-        for path in sorted(found - known):
-            self.register(path)
+        by_serial = sorted(found, key=lambda path: path.rpartition("/")[2])
+        self._serial = int(by_serial[-1].rpartition("/")[2].partition("-")[0]) if by_serial else 0
+        for path in by_serial:
+            if path not in known:
+                self.register(path)
+
+    def next_serial(self) -> int:
+        """The number of the next unit."""
+        self._serial += 1
+        return self._serial
 
     def register(self, relative: str) -> None:
         """Make a part's results known. A part that is not whole is left out."""
@@ -188,8 +199,17 @@ class Store:
         return Outcome(value["value"], {name: BlobRef(value["part"], *place) for name, place in value["blobs"].items()})
 
     def forget(self, stage: str, keys: Iterable[str]) -> None:
-        """Drop results, so that they are computed again."""
-        self._connection.executemany("DELETE FROM result WHERE stage = ? AND key = ?", ((stage, key) for key in keys))
+        """Drop results and the parts that hold them, so that they are computed again; neighbours in a part go too."""
+        parts: set[str] = set()
+        for key in keys:
+            row = self._connection.execute(
+                "SELECT part FROM result WHERE stage = ? AND key = ?", (stage, key)
+            ).fetchone()
+            parts |= set(row or ())
+        for path in sorted(parts):
+            (self.work / path).unlink(missing_ok=True)
+            self._connection.execute("DELETE FROM result WHERE part = ?", (path,))
+            self._connection.execute("DELETE FROM part WHERE path = ?", (path,))
 
     def read(self, ref: BlobRef) -> bytes:
         """The bytes of a blob, checked."""

@@ -68,6 +68,9 @@ def print_summary(result: BuildResult) -> None:
         echo(f"warning: {warning}")
     for name in result.insufficient:
         echo(f"insufficient: subject {name} has fewer photographs than min_images")
+    if result.exit_code == 3 and not result.insufficient:
+        share = f"{100 * result.quarantined_share:.0f} %"
+        echo(f"{share} of the files were not taken, more than --max-quarantine allows: exit 3")
     counts = result.counts
     work = ", ".join(
         f"{name} {c.computed} new {c.reused} kept" for name, c in result.stages.items() if c.computed or c.reused

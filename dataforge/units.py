@@ -52,7 +52,12 @@ def _run_unit(fn: UnitFunction, unit: Unit) -> str:
         results = [_alone(stage, task_input) for _, task_input in tasks]
     if len(results) != len(tasks):
         raise AssertionError(f"{fn.stage} gave {len(results)} results for {len(tasks)} tasks")
-    return write_part(Path(fn.work), fn.stage, [(key, result) for (key, _), result in zip(tasks, results, strict=True)])
+    return write_part(
+        Path(fn.work),
+        fn.stage,
+        unit["serial"],
+        [(key, result) for (key, _), result in zip(tasks, results, strict=True)],
+    )
 
 
 def _alone(stage: Stage, task_input: dict[str, Any]) -> Made | Fault:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +28,7 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check a corpus against itself; exit 4 when something is wrong."""
-    from manifests.console import echo, progress
+    from manifests.console import echo, emit_json, progress
     from manifests.errors import UsageError
     from manifests.validation import validate as check
 
@@ -38,7 +37,7 @@ def validate(
     with progress() as bar:
         problems = check(corpus, full=full, subset=_part(subset) if subset else None, on_progress=bar)
     if as_json:
-        echo(json.dumps([{"code": p.code, "where": p.where, "detail": p.detail} for p in problems], indent=1))
+        emit_json([{"code": p.code, "where": p.where, "detail": p.detail} for p in problems])
     else:
         how = "full" if full else f"part {subset}" if subset else "quick"
         for problem in problems:
@@ -81,7 +80,7 @@ def show(
         if as_json:
             samples = [encode(sample) for sample in corpus.samples()]
             subjects = [encode(corpus.subjects[name]) for name in reference.ids if name in corpus.subjects]
-            console.echo(json.dumps({"subjects": subjects, "samples": samples}, indent=1, ensure_ascii=False))
+            console.emit_json({"subjects": subjects, "samples": samples})
         elif not reference.ids:
             console.show_corpus(corpus)
         else:
@@ -122,7 +121,7 @@ def list_samples(
     as_json: JsonOption = False,
 ) -> None:
     """List samples, all or those that meet a condition."""
-    from manifests.console import echo, samples_table
+    from manifests.console import emit_json, samples_table
     from manifests.corpus import open_corpus
     from manifests.query import select
 
@@ -130,7 +129,7 @@ def list_samples(
         rows = select(corpus, where)
     if as_json:
         for row in rows:
-            echo(json.dumps(row, ensure_ascii=False))
+            emit_json(row, indent=None)
     else:
         samples_table(rows)
 
@@ -138,7 +137,7 @@ def list_samples(
 @app.command()
 def trace(ref: RefArgument, as_json: JsonOption = False) -> None:
     """Walk a sample back to the photographs and files it came from, and who made each step."""
-    from manifests.console import echo, show_trace
+    from manifests.console import emit_json, show_trace
     from manifests.corpus import open_corpus
     from manifests.errors import UsageError
     from manifests.schema import encode
@@ -153,7 +152,7 @@ def trace(ref: RefArgument, as_json: JsonOption = False) -> None:
             {"depth": step.depth, "sample": encode(step.sample), "file": encode(step.file) if step.file else None}
             for step in steps
         ]
-        echo(json.dumps(values, indent=1, ensure_ascii=False))
+        emit_json(values)
     else:
         show_trace(steps)
 
@@ -165,12 +164,12 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What changed from one corpus to another, by ID."""
-    from manifests.console import echo
+    from manifests.console import echo, emit_json
     from manifests.tracing import diff as compare
 
     differences = compare(first, second)
     if as_json:
-        echo(json.dumps([{"id": d.id, "kind": d.kind, "fields": list(d.fields)} for d in differences], indent=1))
+        emit_json([{"id": d.id, "kind": d.kind, "fields": list(d.fields)} for d in differences])
         return
     marks = {"added": "+", "removed": "-", "changed": "~"}
     for item in differences:

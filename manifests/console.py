@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,15 +18,30 @@ from manifests.errors import printable
 from manifests.records import Attribute, Sample, SubjectAttribute
 from manifests.tracing import TraceStep
 
-__all__ = ["echo", "id_column", "progress", "samples_table", "show_corpus", "show_sample", "show_subject", "show_trace"]
+__all__ = [
+    "echo",
+    "emit_json",
+    "id_column",
+    "progress",
+    "samples_table",
+    "show_corpus",
+    "show_sample",
+    "show_subject",
+    "show_trace",
+]
 
 # off a terminal nothing is narrow: a file or pipe gets whole lines
-console = rich.console.Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+console = rich.console.Console(highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else 200)
 
 
 def echo(text: str) -> None:
     """Print a line as it is; control characters in it are escaped, markup is not interpreted."""
     console.print("\n".join(printable(line) for line in text.split("\n")), markup=False)
+
+
+def emit_json(value: Any, *, indent: int | None = 1) -> None:
+    """Print a value as JSON in ASCII: what a machine reads is not styled, wrapped or escaped twice."""
+    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
 
 
 def id_column(title: str) -> Column:

@@ -234,4 +234,7 @@ def open_corpus(ref: str | Path | Reference) -> Corpus:
     reference = ref if isinstance(ref, Reference) else parse_reference(str(ref))
     if reference.is_remote:
         raise UsageError(f"{reference.place}: this version opens local folders only.")
+    place, mark, tail = reference.place.rpartition("#")
+    if mark and not Path(reference.place).exists() and Path(place).exists():
+        raise UsageError(f"{tail!r} is no ID: `<subject>` or `<subject>/src-<12 hex digits>`.")
     return Corpus(Path(reference.place), reference.ids)

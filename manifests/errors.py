@@ -89,7 +89,9 @@ CODES: dict[str, Code] = {
         "Save one of them again.",
     ),
     "E197": Code(
-        "decode-deadline", "decoding took longer than limits.decode_cpu_s of CPU", "Save it as baseline JPEG or PNG."
+        "deadline",
+        "one item took longer than its limit (limits.decode_cpu_s for decoding)",
+        "Save it as baseline JPEG, or drop it.",
     ),
     "E198": Code("worker-died", "the worker died on this item three times", "Drop it; report it if the file is sound."),
     "E199": Code("decoder-error", "the decoder failed in an unforeseen way", "Save it again as JPEG or PNG."),

@@ -42,7 +42,10 @@ _crash_log = os.environ.get("DATAFORGE_CRASH_LOG")
 _crash_count = 0
 
 # What a full or failing disk says; anything else that is an OSError is a bug or an item fault.
-DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
+DISK_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
+    | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG}
+)
 
 
 def crashpoint(name: str) -> None:

@@ -8,11 +8,20 @@ from functools import partial
 from pathlib import Path
 
 from manifests.corpus import Corpus, open_corpus
-from manifests.errors import NotFoundError, UsageError
-from manifests.fsops import output_lock
+from manifests.errors import UsageError
+from manifests.fsops import output_lock, remove_stale_temporaries
+from manifests.header import HEADER_NAME
 from manifests.records import LedgerRow, Subject
 from manifests.refs import parse_reference
-from manifests.writer import CorpusContent, UnpackedSample, check_output, commit_corpus, remove_unnamed, unpacked
+from manifests.writer import (
+    CorpusContent,
+    UnpackedSample,
+    check_output,
+    commit_corpus,
+    remove_unnamed,
+    unpacked,
+    write_derived,
+)
 
 __all__ = ["remove"]
 
@@ -30,20 +39,24 @@ def remove(ref: str, output: str | Path) -> tuple[str, list[str]]:
     if not reference.ids:
         raise UsageError("remove needs IDs: CORPUS#ID[,ID...].")
     target = Path(output)
-    if target.resolve() == Path(reference.place).resolve():
-        raise UsageError("remove writes a new corpus; name another folder with -o.")
+    if (target / HEADER_NAME).exists():
+        raise UsageError("remove writes a new corpus; name a new folder with -o.")
     check_output(target)
     with (
         open_corpus(reference) as asked,
         open_corpus(reference.place) as corpus,
         output_lock(target / ".work" / "lock"),
     ):
+        remove_stale_temporaries(target)
         gone = _with_descendants(corpus, _unshared(corpus, reference.ids, asked.ids))
         if len(gone) == len(corpus):
-            raise NotFoundError("nothing would be left of the corpus.")
+            raise UsageError("nothing would be left; delete the corpus instead.")
+        min_images = int(corpus.header.recipe.get("min_images", 1))
         wanted_subjects = {name for name in reference.ids if name in corpus.subjects}
         subjects = [
-            _without(subject, gone) for subject in corpus.subjects.values() if subject.id not in wanted_subjects
+            _without(subject, gone, min_images)
+            for subject in corpus.subjects.values()
+            if subject.id not in wanted_subjects
         ]
         ledger = [
             _settled(row, gone, wanted_subjects)
@@ -56,31 +69,20 @@ def remove(ref: str, output: str | Path) -> tuple[str, list[str]]:
             for sample in kept:
                 yield unpacked(sample, partial(corpus.image_bytes, sample), partial(corpus.mask_bytes, sample))
 
-        counts = dict(corpus.header.counts)
-        roles = {"photographs": "src", "regular": "reg", "scenes": "bg"}
-        counts |= {name: sum(sample.role == role for sample in kept) for name, role in roles.items()}
-        statuses = ("accepted", "alias", "ignored", "quarantined")
-        counts |= {
-            f"files_{status}": sum(bool(row.path) and row.status == status for row in ledger) for status in statuses
-        }
-        counts |= {
-            "subjects": len(subjects),
-            "flagged": sum(bool(sample.flags) for sample in kept),
-            "made_quarantined": sum(row.kind == "made" for row in ledger),
-        }
         digest = commit_corpus(
             target,
             CorpusContent(
                 samples=samples,
                 subjects=subjects,
                 ledger=ledger,
-                counts=counts,
                 recipe=corpus.header.recipe,
                 made_with=corpus.header.made_with,
                 shard_bytes=int(corpus.header.recipe.get("pack", {}).get("shard_bytes", 256 << 20)),
             ),
         )
         remove_unnamed(target)
+        with open_corpus(str(target)) as new:
+            write_derived(target, new.samples())
     return digest, sorted(gone)
 
 
@@ -99,8 +101,9 @@ def _with_descendants(corpus: Corpus, ids: Sequence[str]) -> set[str]:
     return gone
 
 
-def _without(subject: Subject, gone: set[str]) -> Subject:
+def _without(subject: Subject, gone: set[str], min_images: int) -> Subject:
     """The subject without the samples, and without words that only they supported."""
+    photographs = tuple(name for name in subject.sample_ids if name not in gone)
     words = []
     for word in subject.attributes:
         support = tuple(name for name in word.sample_ids if name not in gone)
@@ -109,7 +112,8 @@ def _without(subject: Subject, gone: set[str]) -> Subject:
     return replace(
         subject,
         attributes=tuple(words),
-        sample_ids=tuple(name for name in subject.sample_ids if name not in gone),
+        status="ok" if len(photographs) >= min_images else "insufficient",
+        sample_ids=photographs,
         regular_ids=tuple(name for name in subject.regular_ids if name not in gone),
         scene_ids=tuple(name for name in subject.scene_ids if name not in gone),
     )

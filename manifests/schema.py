@@ -11,7 +11,6 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from manifests.errors import CorpusError
-from manifests.records import LedgerRow, Sample, Subject
 
 __all__ = ["SCHEMA_VERSION", "arrow_schema", "decode", "encode", "records_from_table", "table_from_records"]
 
@@ -99,6 +98,3 @@ def records_from_table(record: type[RecordT], table: pa.Table, *, where: str) ->
     # a newer minor version may add columns: they are left alone, so that readers can be upgraded last
     rows = table.select(arrow_schema(record).names).to_pylist()
     return [decode(record, row, where=f"{where} row {number}") for number, row in enumerate(rows)]
-
-
-RECORDS: dict[str, type] = {"manifest": Sample, "subjects": Subject, "ledger": LedgerRow}

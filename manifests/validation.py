@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from manifests.corpus import Corpus, read_table
+from manifests.counts import counts_of
 from manifests.errors import CODES, CorpusError, ReportedError, UsageError, printable
 from manifests.fsops import open_below, sha256_of_file
 from manifests.header import FileEntry, read_header
@@ -184,20 +185,6 @@ def _count_problems(
     for name in sorted(counts.keys() | header.counts.keys()):
         if header.counts.get(name) != counts.get(name, header.counts.get(name)):
             yield Problem("E308", "corpus.json", f"{name} is {header.counts.get(name)}, counted are {counts[name]}.")
-
-
-def counts_of(samples: list[Sample], subjects: list[Subject], ledger: list[LedgerRow]) -> dict[str, int]:
-    """What `counts` of corpus.json must say, from the rows themselves."""
-    files = [row.status for row in ledger if row.path]
-    roles = {"photographs": "src", "regular": "reg", "scenes": "bg"}
-    return {
-        "subjects": len(subjects),
-        "files_found": len(files),
-        **{name: sum(sample.role == role for sample in samples) for name, role in roles.items()},
-        "flagged": sum(bool(sample.flags) for sample in samples),
-        **{f"files_{status}": files.count(status) for status in ("accepted", "alias", "ignored", "quarantined")},
-        "made_quarantined": sum(row.kind == "made" for row in ledger),
-    }
 
 
 def _derived_problems(root: Path, samples: list[Sample]) -> Iterator[Problem]:

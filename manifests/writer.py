@@ -11,8 +11,9 @@ from typing import IO, Any
 
 import pyarrow.parquet as pq
 
-from manifests.errors import CorpusError, IntegrityError, UsageError
-from manifests.fsops import crashpoint, write_atomic, write_named_by_content
+from manifests.counts import counts_of
+from manifests.errors import CorpusError, IntegrityError, UnsupportedSchemaError, UsageError
+from manifests.fsops import crashpoint, sha256_of_file, write_atomic, write_named_by_content
 from manifests.header import HEADER_NAME, FileEntry, Header, read_header, write_header
 from manifests.ids import canonical_json, check_id, sha256_hex
 from manifests.index import INDEX_NAME, write_index
@@ -43,7 +44,6 @@ class CorpusContent:
     samples: Callable[[], Iterator[UnpackedSample]]
     subjects: Sequence[Subject]
     ledger: Sequence[LedgerRow]
-    counts: dict[str, int]
     recipe: dict[str, Any]
     made_with: dict[str, str]
     shard_bytes: int
@@ -122,7 +122,7 @@ def commit_corpus(root: Path, content: CorpusContent) -> str:
         relative = f"shards/{name}-{shard_digest(members)[:16]}.tar"
         size = shard_size(members)
         entry = known.get(relative)
-        if entry is None or entry.size != size or not _has_size(root / relative, size):
+        if entry is None or not _is_whole(root, entry):  # hashed: a rotten shard is not carried along
             sha256 = write_shard(root / relative, members)
             entry = FileEntry(path=relative, size=size, sha256=sha256, rows=len(members))
         shards.append(entry)
@@ -147,7 +147,7 @@ def commit_corpus(root: Path, content: CorpusContent) -> str:
         subjects=_write_table(root, "subjects-{}.parquet", Subject, iter(content.subjects)),
         ledger=_write_table(root, "ledger-{}.parquet", LedgerRow, iter(content.ledger)),
         shards=sorted(shards, key=lambda entry: entry.path),
-        counts=content.counts,
+        counts=counts_of((item.sample for item in content.samples()), content.subjects, content.ledger),
         recipe=content.recipe,
         made_with=content.made_with,
     )
@@ -162,8 +162,15 @@ def _known_files(root: Path) -> dict[str, FileEntry]:
         return {}
     try:
         return {entry.path: entry for entry in read_header(root).header.files}
+    except UnsupportedSchemaError:  # a newer program's corpus is not ours to write over
+        raise
     except CorpusError:
         return {}
+
+
+def _is_whole(root: Path, entry: FileEntry) -> bool:
+    path = root / entry.path
+    return _has_size(path, entry.size) and sha256_of_file(path)[1] == entry.sha256
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -100,7 +100,10 @@ def scan(root: Path, below: str = "") -> list[FoundFile]:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(Path(entry.path))
                 continue
-            status = entry.stat(follow_symlinks=False)
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # gone since the folder was listed
+                continue
             path = escape_name(entry.path[prefix:])
             found.append(FoundFile(path, status.st_size, status.st_mtime_ns, stat.S_ISREG(status.st_mode)))
     return sorted(found, key=lambda file: file.path)

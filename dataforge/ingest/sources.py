@@ -11,10 +11,12 @@ subjects.yaml               see docs/how-to/inputs.md
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import os
 import re
 import stat
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -77,20 +79,18 @@ class SubjectSource:
 
 @dataclass(slots=True)
 class Inputs:
-    """All that was given. `settled` holds the ledger rows of files that are no photograph."""
+    """All that was given.
+
+    `settled` holds the ledger rows of files that are no photograph; `files_found` was counted while files were
+    listed, apart from what became of them.
+    """
 
     root: Path
     subjects: list[SubjectSource]
     scenes: list[SceneSource]
     settled: list[LedgerRow]
     warnings: list[str]
-
-    @property
-    def files_found(self) -> int:
-        """How many files there are; the ledger has one row for each."""
-        photographs = [photo for subject in self.subjects for photo in subject.photographs]
-        paths = {photo.file.path for photo in photographs} | {photo.mask.path for photo in photographs if photo.mask}
-        return len(paths | {scene.file.path for scene in self.scenes} | {row.path for row in self.settled})
+    files_found: int
 
 
 def read_inputs(given: Path) -> Inputs:
@@ -113,11 +113,11 @@ def read_inputs(given: Path) -> Inputs:
         loose = sum(row.rule == "outside-a-subject-folder" for row in inputs.settled)
         hint = f" Its {loose} files lie loose: put them into one folder per subject." if loose else ""
         raise NotFoundError(f"{given} holds no subject folders.{hint}")
-    by_slug: dict[str, str] = {}
+    by_slug: dict[str, SubjectSource] = {}
     for subject in inputs.subjects:
-        other = by_slug.setdefault(subject.slug, subject.name)
-        if other is not subject.name:
-            raise UsageError(f'"{other}" and "{subject.name}" both become {subject.slug}.', code="E302")
+        other = by_slug.setdefault(subject.slug, subject)
+        if other is not subject:
+            raise UsageError(f'"{other.name}" and "{subject.name}" both become {subject.slug}.', code="E302")
     return inputs
 
 
@@ -133,14 +133,16 @@ class _Reader:
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._settled: list[LedgerRow] = []
+        self._seen: dict[str, FoundFile] = {}
         self._warnings: list[str] = []
         self._rows: dict[str, dict[str, str]] = {}
         self._row_origin = "subjects.csv"
+        self._rows_used: set[str] = set()
 
     # folders -----------------------------------------------------------------------------------------------------
 
     def folder_of_folders(self) -> Inputs:
-        files = self._without_ignored(scan(self._root))
+        files = self._without_ignored(self._scan())
         self._read_tables(files)
         if any(file.path == f"bg/{BOXES_NAME}" for file in files):  # the folder is one MureCom class itself
             subjects, scenes = self._murecom_class(self._root.name, "", files)
@@ -150,6 +152,10 @@ class _Reader:
             top, mark, _ = file.path.partition("/")
             if mark:
                 groups[top].append(file)
+            elif not file.regular:
+                fault = "a link in place of a subject folder; links are never followed"
+                self._settled.append(_row(file, "other", "quarantined", code="E101", detail=fault))
+                self._warnings.append(f"{file.path} is a link and is not followed; give the folder itself")
             elif not self._is_listing(file):
                 self._ignore(file, "outside-a-subject-folder")
         for folder in sorted(self._empty_folders() - groups.keys()):
@@ -166,6 +172,11 @@ class _Reader:
                 subjects.append(self._subject(name, f"{name}/", group))
         return self._inputs(subjects, scenes)
 
+    def _scan(self, below: str = "") -> list[FoundFile]:
+        files = scan(self._root, below)
+        self._seen |= {file.path: file for file in files}
+        return files
+
     def _empty_folders(self) -> set[str]:
         """Top folders, so that one without photographs is reported and not forgotten."""
         return {
@@ -175,13 +186,24 @@ class _Reader:
         }
 
     def _inputs(self, subjects: list[SubjectSource], scenes: list[SceneSource]) -> Inputs:
-        return Inputs(self._root, sorted(subjects, key=lambda s: s.slug), scenes, self._settled, self._warnings)
+        """Settle what is left: a file in use has its row from the build, any other the first thing said of it."""
+        photographs = [photo for subject in subjects for photo in subject.photographs]
+        used = {photo.file.path for photo in photographs} | {photo.mask.path for photo in photographs if photo.mask}
+        used |= {scene.file.path for scene in scenes}
+        settled: dict[str, LedgerRow] = {}
+        for row in self._settled:
+            if row.path not in used:
+                settled.setdefault(row.path, row)
+        for name in sorted(self._rows.keys() - self._rows_used):
+            self._warnings.append(f"{self._row_origin} lists {name}, and there is no folder of that name")
+        by_slug = sorted(subjects, key=lambda subject: subject.slug)
+        return Inputs(self._root, by_slug, scenes, list(settled.values()), self._warnings, len(self._seen))
 
     def _subject(
         self, name: str, prefix: str, files: list[FoundFile], *, noun: tuple[str, str] | None = None
     ) -> SubjectSource:
         """A subject from the files of its folder; `images/` and `masks/` inside it are understood."""
-        row = self._rows.get(name, {})
+        row = self._row_of(name)
         listed = (row["class_noun"], self._row_origin) if row.get("class_noun") else None
         class_noun, origin = listed or noun or (noun_from_name(name), "folder")
         subject = SubjectSource(
@@ -207,7 +229,8 @@ class _Reader:
             if relative == OVERRIDES_NAME:
                 overrides = file
             elif has_masks and relative.split("/")[0].lower() in MASK_FOLDERS and "/" in relative:
-                masks[file.stem] = file
+                if masks.setdefault(file.stem, file) is not file:
+                    self._refuse_mask(file, slug(name), "another mask of that name comes first")
             elif rule := ignored_rule(file):
                 self._ignore(file, rule)
             else:
@@ -218,26 +241,33 @@ class _Reader:
             self._apply_overrides(subject, prefix, overrides, {file.path: file for file in files})
         return subject
 
+    def _row_of(self, name: str) -> dict[str, str]:
+        """The table's row for a folder, whichever way its accents are composed."""
+        wanted = unicodedata.normalize("NFC", unescape_name(name))
+        for listed, row in self._rows.items():
+            if unicodedata.normalize("NFC", listed) == wanted:
+                self._rows_used.add(listed)
+                return row
+        return {}
+
     def _pair_masks(self, subject: SubjectSource, masks: dict[str, FoundFile]) -> None:
         """Give masks to photographs by file name; a mask that fits none is reported."""
         for photo in subject.photographs:
-            photo.mask = masks.pop(photo.file.stem, None)
+            mask = masks.pop(photo.file.stem, None)
+            if photo.mask is None:
+                photo.mask = mask
+            elif mask is not None and mask.path != photo.mask.path:
+                self._ignore(mask, "replaced-by-overrides")
         for mask in masks.values():
-            self._settled.append(
-                _row(
-                    mask,
-                    "mask",
-                    "quarantined",
-                    subject=subject.slug,
-                    code="E204",
-                    detail="no photograph of that name",
-                )
-            )
+            self._refuse_mask(mask, subject.slug, "no photograph of that name")
+
+    def _refuse_mask(self, mask: FoundFile, subject: str, why: str) -> None:
+        self._settled.append(_row(mask, "mask", "quarantined", subject=subject, code="E204", detail=why))
 
     def _apply_overrides(
         self, subject: SubjectSource, prefix: str, file: FoundFile, files: dict[str, FoundFile]
     ) -> None:
-        overrides = parse_overrides(self._text(file), where=file.path)
+        overrides = _escaped(parse_overrides(self._text(file), where=file.path))
         subject.overrides = overrides
         if overrides.class_noun:
             subject.class_noun, subject.class_noun_origin = overrides.class_noun, "overrides"
@@ -343,27 +373,32 @@ class _Reader:
     def table(self, path: Path) -> Inputs:
         """Subjects from a CSV: folders beside it, or in a folder of the CSV's own name."""
         self._rows = _read_table(path)
-        self._settled.append(_row(_found(self._root, path.name), "listing", "accepted"))
+        self._settled.append(_row(self._see(path.name), "listing", "accepted"))
         subjects = []
+        folders: dict[str, str] = {}
         for name, row in self._rows.items():
             candidates = [row["folder"]] if row.get("folder") else [name, f"{path.stem}/{name}"]
-            folder = next((c for c in candidates if (self._root / check_listed(c, path.name)).is_dir()), None)
+            candidates = [check_listed(candidate, path.name) for candidate in candidates]
+            folder = next((c for c in candidates if (self._root / c).is_dir()), None)
             if folder is None:
                 raise UsageError(f"{path.name}: no folder {' or '.join(candidates)} for subject {name}.", code="E502")
-            subjects.append(
-                self._subject(name, f"{escape_name(folder)}/", self._without_ignored(scan(self._root, folder)))
-            )
+            for other, owner in folders.items():
+                if f"{folder}/".startswith(f"{other}/") or f"{other}/".startswith(f"{folder}/"):
+                    raise UsageError(f"{path.name}: {owner} and {name} share the folder {folder}.", code="E502")
+            folders[folder] = name
+            files = self._without_ignored(self._scan(folder))
+            subjects.append(self._subject(escape_name(name), f"{escape_name(folder)}/", files))
         return self._inputs(subjects, [])
 
     def listing(self, path: Path) -> Inputs:
         """Subjects and scenes from a YAML listing."""
         listing = read_listing(path)
-        self._settled.append(_row(_found(self._root, path.name), "listing", "accepted"))
+        self._settled.append(_row(self._see(path.name), "listing", "accepted"))
         taken: dict[str, str] = {path.name: "the listing"}
         subjects = [self._listed_subject(item, listing, path.name, taken) for item in listing.subjects]
         scenes = []
         for number, item in enumerate(listing.scenes):
-            boxes = dict(item.boxes)
+            boxes = {escape_name(name): box for name, box in item.boxes.items()}
             found = self._matching(item.photographs, path.name)
             own = [file for file in found if self._take(file, f"scenes {number}", taken)]
             scenes += [SceneSource(file, item.class_noun, boxes.pop(file.path, None)) for file in own]
@@ -383,10 +418,11 @@ class _Reader:
             item.credit or defaults.credit,
             item.consent or defaults.consent,
         )
-        files = self._matching(item.photographs or [f"{item.name}/**"], where)
-        given_masks = dict(item.masks) if isinstance(item.masks, dict) else {}
-        boxes = dict(item.boxes)
-        mask_paths = set(given_masks.values())
+        files = self._matching(item.photographs or [f"{glob.escape(item.name)}/**"], where)
+        listed_masks = item.masks if isinstance(item.masks, dict) else {}
+        given_masks = {escape_name(name): mask for name, mask in listed_masks.items()}
+        boxes = {escape_name(name): box for name, box in item.boxes.items()}
+        mask_paths = {escape_name(mask) for mask in given_masks.values()}
         if isinstance(item.masks, str):
             mask_paths = {item.masks.replace("{stem}", file.stem) for file in files}
         folders = sorted({file.folder for file in files})
@@ -403,18 +439,19 @@ class _Reader:
             mask_path = given_masks.pop(file.path, None)
             if isinstance(item.masks, str):
                 mask_path = item.masks.replace("{stem}", file.stem)
-            mask = (
-                _found(self._root, mask_path)
-                if mask_path and (self._root / check_listed(mask_path, where)).is_file()
-                else None
-            )
+            there = mask_path is not None and (self._root / check_listed(mask_path, where)).is_file()
+            mask = self._see(mask_path) if mask_path is not None and there else None
             if mask_path and mask is None and isinstance(item.masks, dict):
                 self._warnings.append(f"{where} names {mask_path}, which is not there")
             if mask is not None and not self._take(mask, item.name, taken):
                 mask = None
             subject.photographs.append(PhotographSource(file, boxes.pop(file.path, None), mask))
         self._warn_unmatched(where, [*boxes, *given_masks])
+        for file in files:
+            if file.path in mask_paths:  # one that serves a photograph has a row of its own and drops this one
+                self._refuse_mask(file, subject.slug, "no photograph of that name")
         if overrides_path:
+            self._see(overrides_path)
             folder = PurePosixPath(overrides_path).parent.as_posix()
             prefix = "" if folder == "." else f"{folder}/"
             inside = {file.path: file for file in self._without_ignored(scan(self._root, folder), quiet=True)}
@@ -423,6 +460,12 @@ class _Reader:
             self._apply_overrides(subject, prefix, inside[overrides_path], inside)
         return subject
 
+    def _see(self, relative: str) -> FoundFile:
+        """A file named one by one."""
+        file = _found(self._root, relative)
+        self._seen[file.path] = file
+        return file
+
     def _matching(self, patterns: Iterable[str], where: str) -> list[FoundFile]:
         found: dict[str, FoundFile] = {}
         for pattern in patterns:
@@ -430,9 +473,14 @@ class _Reader:
             literal = PurePosixPath(*_literal_folders(pattern)).as_posix()
             folder = "" if literal == "." else literal
             if (self._root / folder).is_dir():
-                found |= {file.path: file for file in scan(self._root, folder) if match_glob(pattern, file.path)}
+                found |= {
+                    file.path: file
+                    for file in scan(self._root, folder)
+                    if match_glob(pattern, unescape_name(file.path))
+                }
         if not found:
             self._warnings.append(f"{where}: nothing matches {', '.join(patterns)}")
+        self._seen |= found
         return self._without_ignored([found[path] for path in sorted(found)])
 
     def _take(self, file: FoundFile, owner: str, taken: dict[str, str]) -> bool:
@@ -462,6 +510,18 @@ class _Reader:
     def _ignore(self, file: FoundFile | None, rule: str) -> None:
         if file is not None:
             self._settled.append(_row(file, "other", "ignored", rule=rule))
+
+
+def _escaped(overrides: Overrides) -> Overrides:
+    """The overrides with file names as the ledger spells them."""
+    return overrides.model_copy(
+        update={
+            "drop": [escape_name(name) for name in overrides.drop],
+            "boxes": {escape_name(name): box for name, box in overrides.boxes.items()},
+            "masks": {escape_name(name): escape_name(mask) for name, mask in overrides.masks.items()},
+            "caption": {escape_name(name): text for name, text in overrides.caption.items()},
+        }
+    )
 
 
 def _row(

@@ -46,9 +46,9 @@ def flag_near_duplicates(photographs: Sequence[Picture], max_bits: int) -> list[
     owners: set[tuple[str, str]] = set()
     for start in range(0, len(hashes), CHUNK):
         block = hashes[start : start + CHUNK, None]
-        distance = np.bitwise_count(block ^ hashes[None, :])
+        distance = np.bitwise_count(block ^ hashes[None, start:])
         rows, columns = np.nonzero(distance <= max_bits)
-        for row, column in zip((rows + start).tolist(), columns.tolist(), strict=True):
+        for row, column in zip((rows + start).tolist(), (columns + start).tolist(), strict=True):
             if row < column:
                 first, second = photographs[row], photographs[column]
                 owners.add((first.owner, second.owner))

@@ -158,24 +158,10 @@ def content(
         for made in ordered:
             yield made.unpacked()
 
-    roles = {"photographs": "src", "regular": "reg", "scenes": "bg"}
-    files = [row for row in ledger if row.path]
-    counts = {
-        "subjects": len(subjects),
-        "files_found": len(files),
-        **{name: sum(made.sample.role == role for made in samples) for name, role in roles.items()},
-        "flagged": sum(bool(made.sample.flags) for made in samples),
-        **{
-            f"files_{status}": sum(row.status == status for row in files)
-            for status in ("accepted", "alias", "ignored", "quarantined")
-        },
-        "made_quarantined": sum(row.kind == "made" for row in ledger),
-    }
     return CorpusContent(
         samples=unpacked,
         subjects=sorted(subjects, key=lambda row: row.id),
         ledger=ledger,
-        counts=counts,
         recipe={"pack": {"shard_bytes": shard_bytes}},
         made_with={"dataforge": "0.1.0", "python": "3"},
         shard_bytes=shard_bytes,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.counts import counts_of
 from manifests.errors import CODES, CorpusError, ReportedError, UsageError
 from manifests.ids import sha256_hex
 from manifests.validation import validate
@@ -297,7 +298,7 @@ def test_subjects_and_ledger_that_do_not_agree_with_the_samples_are_found(corpus
     assert code in codes(corpus_root, full=False)
 
 
-@pytest.mark.parametrize("name", sorted(small_content().counts))
+@pytest.mark.parametrize("name", sorted(counts_of((), (), ())))
 def test_count_in_the_header_is_held_to_the_rows(corpus_root, name):
     edit_header(corpus_root, lambda header: header["counts"].update({name: header["counts"][name] + 1}))
     assert "E308" in codes(corpus_root, full=False)

@@ -143,14 +143,10 @@ def commit(
         LedgerRow(path=f"left {text}", kind="other", status="ignored", rule=text),
         LedgerRow(path="", kind="made", status="quarantined", subject=text, sample_id=text, code="E212", sentence=text),
     ]
-    counts = {"subjects": len(rows), "photographs": photographs * len(rows), "regular": 2 * len(rows), "scenes": 1}
-    counts |= {"files_quarantined": 2, "files_ignored": 1, "files_alias": 1, "made_quarantined": 1}
-    counts |= {"flagged": len(rows), text: 7}
     content = CorpusContent(
         samples=lambda: iter(units),
         subjects=sorted(rows, key=lambda row: row.id),
         ledger=ledger,
-        counts=counts,
         recipe={"gate": {"flag_below": 0.5}, text: [text]},
         made_with={"dataforge": "0.1.0", text: text},
         shard_bytes=1 << 20,
