@@ -32,6 +32,10 @@ __all__ = ["STAGE_VERSIONS", "Flow"]
 STAGE_VERSIONS = {"ingest": 1, "ingest-mask": 1, "ground": 1, "segment": 1, "describe": 1, "compose": 1, "generate": 1}
 
 
+# stages whose results also depend on a backend and its version
+ROLES = frozenset({"ground", "segment", "describe", "generate"})
+
+
 class Flow:
     """One build's way from inputs to pictures and subjects that are ready to be packed."""
 
@@ -357,7 +361,8 @@ class Flow:
     # ---------------------------------------------------------------------------------------------------------------
 
     def _key(self, stage: str, section: Section, depends: Any) -> str:
-        return digest_of([stage, STAGE_VERSIONS[stage], section.digest, depends])
+        backend = backend_class(stage, section.model_dump()["kind"]).version if stage in ROLES else ""
+        return digest_of([stage, STAGE_VERSIONS[stage], backend, section.digest, depends])
 
     def _provenance(self, stage: str, section: Section, by: Sequence[str], seed: int = 0) -> Provenance:
         backend, model, version = by

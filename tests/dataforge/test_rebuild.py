@@ -162,3 +162,13 @@ def test_a_damaged_stage_result_is_never_packed(photographs, tmp_path, quick):
     shutil.rmtree(output / "shards")
     with pytest.raises(manifests.CorpusError, match="E401"):
         build(photographs, output, Recipe.model_validate({**QUICK, "pack": {"shard_bytes": 2048}}), workers=0)
+
+
+def test_a_new_version_of_a_backend_computes_its_stage_again(photographs, tmp_path, fake, monkeypatch):
+    from dataforge.backends.fake import FakeSegmenter
+
+    build(photographs, tmp_path / "corpus", fake, workers=0)
+    assert computed(build(photographs, tmp_path / "corpus", fake, workers=0, rehash=True)) == {"ingest": 20}
+    monkeypatch.setattr(FakeSegmenter, "version", "2")
+    work = computed(build(photographs, tmp_path / "corpus", fake, workers=0, rehash=True))
+    assert work == {"ingest": 20, "segment": 20 + 16}  # photographs and made pictures; the masks are the same
