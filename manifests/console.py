@@ -178,7 +178,8 @@ def show_sample(corpus: Corpus, sample_id: str) -> None:
     """Everything known of a sample and where it came from."""
     sample = corpus[sample_id]
     roles = {"src": "photograph", "reg": "regular picture", "bg": "scene"}
-    echo(f"{sample.id}: {roles[sample.role]} of {sample.subject}, class {sample.class_noun or 'any'}, {sample.split}")
+    of = "" if sample.role == "bg" else f" of {sample.subject}"
+    echo(f"{sample.id}: {roles[sample.role]}{of}, class {sample.class_noun or 'any'}, {sample.split}")
     x0, y0, x1, y1 = sample.box_xyxy
     found_by, cut_by = _by(sample, "ground", "segment", "generate"), _by(sample, "segment", "generate")
     size = f"{sample.width}x{sample.height} {sample.image.format}, {sample.image.length:,} bytes"
@@ -187,7 +188,7 @@ def show_sample(corpus: Corpus, sample_id: str) -> None:
         ("box", f"{x0},{y0},{x1},{y1} (score {sample.box_score:.2f}, by {found_by})"),
         ("mask", f"{100 * sample.mask_area:.1f} % of the picture, quality {sample.mask_quality:.2f} (by {cut_by})"),
         ("flags", ", ".join(sample.flags) or "none"),
-        ("caption", f"{sample.caption or 'none'} (by {_by(sample, 'describe', 'compose')})"),
+        ("caption", f"{sample.caption} (by {_by(sample, 'describe', 'compose')})" if sample.caption else "none"),
         ("prompt", sample.prompt or "none"),
         ("words", _words(list(sample.attributes))),
         ("licence", sample.licence or "not stated"),
