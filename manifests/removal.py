@@ -31,8 +31,8 @@ RULE = "taken-down"
 def remove(ref: str, output: str | Path) -> tuple[str, list[str]]:
     """Write to `output` the corpus that `ref` names, without the samples it names and all that was made from them.
 
-    Returns the new corpus digest and the IDs that are gone. Descendants are found through `parents`, however many
-    steps away. Ledger rows of removed files stay, without their sha256, as `ignored (taken-down)`.
+    Returns the new corpus digest and the IDs that are gone. The same bytes under another subject go too; descendants
+    are found through `parents`, however many steps away. Ledger rows of removed files stay, without their sha256, as `ignored (taken-down)`.
     Raises `UsageError` where no ID is named or `output` is the corpus itself.
     """
     reference = parse_reference(ref)
@@ -95,6 +95,10 @@ def _unshared(corpus: Corpus, named: Sequence[str], ids: Sequence[str]) -> list[
 
 def _with_descendants(corpus: Corpus, ids: Sequence[str]) -> set[str]:
     gone = set(ids)
+    # the same photograph under another subject is the same photograph
+    found = [sample for sample in corpus.samples() if sample.source_sha256]
+    bytes_gone = {sample.source_sha256 for sample in found if sample.id in gone}
+    gone |= {sample.id for sample in found if sample.source_sha256 in bytes_gone}
     parents = {sample.id: sample.parents for sample in corpus.samples()}
     while more := {name for name, its in parents.items() if name not in gone and gone.intersection(its)}:
         gone |= more

@@ -128,8 +128,9 @@ def _caption(photo: Photo, mask: MaskArray, colour: ColourShares) -> str:
     if not mask.any():
         return _with_article(noun)
     ranked = sorted(colour.terms.items(), key=lambda item: -item[1])
-    words = [word for word, share in ranked[:2] if share >= 0.3] or [ranked[0][0]]
-    subject = _with_article(f"{' and '.join(words)} {noun}")
+    # a mask of single pixels may be too thin to be measured: then no colour is said
+    words = [word for word, share in ranked[:2] if share >= 0.3] or [word for word, _ in ranked[:1]]
+    subject = _with_article(f"{' and '.join(words)} {noun}".strip())
     return f"{subject}, {_place(mask)}, on {_background(photo.image, mask)}"
 
 

@@ -64,6 +64,8 @@ class EmbeddedGenerator:
         size = request.size or self.size
         for effort in range(len(_COVERS)):
             picture, share = _make(request, usable, asked, size, effort)
+            if isinstance(picture, Fault):
+                return picture
             if share >= _ENOUGH:
                 return picture
             if share > best_share:
@@ -75,13 +77,15 @@ class EmbeddedGenerator:
 
 def _make(
     request: GenerationRequest, usable: list[int], asked: str | None, size: int, effort: int
-) -> tuple[GeneratedImage, float]:
+) -> tuple[GeneratedImage | Fault, float]:
     """A picture and the share of the subject that has the asked colour, or 0 where another colour leads."""
     # a stream each, so that with equal seeds another word changes the subject and nothing else
     source_rng, word_rng, scene_rng, place_rng = np.random.default_rng(request.seed).spawn(4)
     index = usable[int(source_rng.integers(len(usable)))]
     photo, mask = request.sources[index], request.masks[index]
     cutout = cut_out(photo.image, mask, side=round(size * source_rng.uniform(0.46, 0.76)))
+    if not (cutout.alpha >= 0.5).any():
+        return Fault("E221", "the subject is too thin to be cut out at this size"), 0.0
     treated = _treat(cutout, request.prompt.words, word_rng, effort)
     if request.scenes and scene_rng.random() < 0.6:
         scene = given_scene(request.scenes[int(scene_rng.integers(len(request.scenes)))], size, scene_rng)

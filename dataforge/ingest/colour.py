@@ -146,8 +146,10 @@ def _scaled_float(values: Array) -> npt.NDArray[np.uint8] | Fault:
         wrong = values.size - int(np.isfinite(values).sum())
         return Fault("E150", f"{wrong:,} of {values.size:,} pixels are NaN or infinite")
     top = float(values.max())
-    scale = 255.0 if top <= 1 else 1.0 if top <= 255 else 255.0 / top
-    return np.rint(values.clip(0) * scale).astype(np.uint8)
+    # resizing and denoising overshoot: a picture of 0..1 may reach a little above 1
+    scale = 255.0 if top <= 1.5 else 1.0 if top <= 255 else 255.0 / top
+    scaled: npt.NDArray[np.uint8] = np.rint((values * scale).clip(0, 255)).astype(np.uint8)
+    return scaled
 
 
 def _through_profile(image: Image.Image, icc: bytes) -> Image.Image | None:

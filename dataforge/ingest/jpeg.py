@@ -86,7 +86,7 @@ def read_jpeg(data: bytes, limits: Limits) -> Container | Fault:
             kept.append(_JFIF)
         elif marker == _APP14 and length >= 14 and body.startswith(b"Adobe"):
             kept.append(_ADOBE + body[11:12])
-        elif marker == _APP1 and exif is None and body.startswith(b"Exif\0"):
+        elif marker == _APP1 and not exif and body.startswith(b"Exif\0"):
             exif = body[6:]
         elif marker == _APP2 and body.startswith(b"ICC_PROFILE\0") and len(body) >= 14:
             profile.setdefault(body[12], body[14:])

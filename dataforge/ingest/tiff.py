@@ -13,11 +13,11 @@ __all__ = ["read_tiff"]
 
 Directory = dict[int, npt.NDArray[np.unsignedinteger]]
 
-_KIND, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION = 254, 256, 257, 258, 259, 274
+_KIND, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 259, 262, 274
 _SAMPLES, _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 277, 273, 279, 324, 325
 _SUB_DIRECTORIES, _PROFILE, _DNG_VERSION = 330, 34675, 50706
 _WANTED = frozenset(
-    {_KIND, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES}
+    {_KIND, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES}
     | {_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS}
     | {_SUB_DIRECTORIES, _PROFILE, _DNG_VERSION}
 )
@@ -52,6 +52,8 @@ def read_tiff(data: bytes, limits: Limits) -> Container | Fault:
         return Fault("E110", "looks like camera raw")
     if _one(first, _SAMPLES) > _MOST_SAMPLES:
         return Fault("E199", f"a TIFF with {_one(first, _SAMPLES)} channels")
+    if _one(first, _PHOTOMETRIC, 1) == 0 and _one(first, _BITS, 1) > 8:
+        return Fault("E199", "a deep TIFF whose zero is white")  # Pillow turns only 8-bit ones the right way round
     if _one(first, _COMPRESSION) in _JPEG_COMPRESSIONS:
         # each strip or tile is a JPEG of its own, of one scan unless it is progressive
         pieces = max(len(first.get(_STRIP_OFFSETS, ())), len(first.get(_TILE_OFFSETS, ())))

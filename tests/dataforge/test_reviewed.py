@@ -321,3 +321,70 @@ def test_a_reference_with_a_name_in_place_of_an_id_is_explained(photographs, tmp
     build(photographs, tmp_path / "corpus", fake, workers=0)
     with pytest.raises(UsageError, match="'Mug Big' is no ID"):
         manifests.open(f"{tmp_path / 'corpus'}#Mug Big")
+
+
+def thin_masks():
+    """A frame of one pixel along all borders, and specks."""
+    frame = np.ones((40, 600), bool)
+    frame[1:-1, 1:-1] = False
+    specks = np.random.default_rng(0).random((40, 600)) < 0.02
+    return [frame, specks]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_mask_of_single_pixels_costs_no_subject_its_words(tmp_path, number):
+    rng = np.random.default_rng(3)
+    folder = tmp_path / "in" / "wire"
+    for name in ("a", "b"):
+        path = folder / "images" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(60, 200, (40, 600, 3), dtype=np.uint8)).save(path)
+        (folder / "masks").mkdir(exist_ok=True)
+        Image.fromarray(thin_masks()[number]).save(folder / "masks" / f"{name}.png")
+    recipe = Recipe.model_validate({**QUICK, "ingest": {"limits": {"min_side": 8}}})
+    build(tmp_path / "in", tmp_path / "corpus", recipe, workers=0)
+    with manifests.open(str(tmp_path / "corpus")) as corpus:
+        assert corpus.header.counts["photographs"] == 2
+        assert all(sample.caption and "not-described" not in sample.flags for sample in corpus.samples(role="src"))
+        assert {row.code for row in corpus.ledger if row.kind == "made"} <= {"E221"}
+
+
+def test_taking_a_photograph_down_takes_its_copy_under_another_subject(tmp_path, fake):
+    photographs = draw_subjects(tmp_path / "in", subjects=2, photographs=2)
+    (photographs / "blue_ball1" / "same.jpg").write_bytes((photographs / "red_ball0" / "0.jpg").read_bytes())
+    build(photographs, tmp_path / "corpus", fake, workers=0)
+    with manifests.open(str(tmp_path / "corpus")) as corpus:
+        name = next(row.sample_id for row in corpus.ledger if row.path == "red_ball0/0.jpg")
+    _, gone = remove(f"{tmp_path / 'corpus'}#{name}", tmp_path / "less")
+    assert gone == sorted([name, name.replace("red_ball0", "blue_ball1")])
+    with manifests.open(str(tmp_path / "less")) as corpus:
+        assert not any(row.sha256 and name.endswith(row.sha256[:12]) for row in corpus.ledger)
+
+
+def test_pictures_that_were_read_wrongly_are_read_right_or_refused():
+    import io
+
+    from dataforge.config import Ingest
+    from dataforge.ingest.policy import Photograph, normalise_photograph
+    from manifests.pixels import decode_image
+
+    ramp = np.linspace(0, 1.02, 64 * 64, dtype=np.float32).reshape(64, 64)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "TIFF")
+    photograph = normalise_photograph(buffer.getvalue(), Ingest())
+    assert isinstance(photograph, Photograph)
+    assert abs(float(decode_image(photograph.data, photograph.format).mean()) - 127) < 3
+    deep = (ramp * 60000).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(deep).save(buffer, "TIFF", tiffinfo={262: 0})
+    assert normalise_photograph(buffer.getvalue(), Ingest()) == Fault("E199", "a deep TIFF whose zero is white")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    wide = np.random.default_rng(1).integers(0, 255, (40, 80, 3), dtype=np.uint8)
+    Image.fromarray(wide).save(buffer, "JPEG", exif=exif)
+    data = buffer.getvalue()
+    stub = b"\xff\xe1" + (8).to_bytes(2) + b"Exif\0\0"
+    turned = normalise_photograph(data[:2] + stub + data[2:], Ingest())
+    assert isinstance(turned, Photograph)
+    assert (turned.width, turned.height) == (40, 80)
