@@ -32,7 +32,8 @@ def remove(ref: str, output: str | Path) -> tuple[str, list[str]]:
     """Write to `output` the corpus that `ref` names, without the samples it names and all that was made from them.
 
     Returns the new corpus digest and the IDs that are gone. The same bytes under another subject go too; descendants
-    are found through `parents`, however many steps away. Ledger rows of removed files stay, without their sha256, as `ignored (taken-down)`.
+    are found through `parents`, however many steps away. Ledger rows of removed files stay, without their sha256, as
+    `ignored (taken-down)`.
     Raises `UsageError` where no ID is named or `output` is the corpus itself.
     """
     reference = parse_reference(ref)
