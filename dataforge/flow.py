@@ -8,7 +8,7 @@ from typing import Any
 
 from dataforge import __version__
 from dataforge.backends import backend_class
-from dataforge.config import Recipe, Section
+from dataforge.config import Limits, Recipe, Section
 from dataforge.executor import Resources
 from dataforge.ingest.sources import Inputs, PhotographSource, SceneSource
 from dataforge.regular import Order, class_orders, own_pixel_orders
@@ -17,7 +17,7 @@ from dataforge.samples import Picture, WorkingSubject
 from dataforge.stages.blobs import photo_input
 from dataforge.stages.compose import instance_prompt
 from dataforge.stages.gate import assign_splits, flag_near_duplicates, judge
-from dataforge.store import BlobRef, Outcome
+from dataforge.store import Outcome
 from dataforge.words import corrected_words
 from manifests.errors import CODES, Fault
 from manifests.ids import SCENES, digest_of, sample_id
@@ -91,10 +91,7 @@ class Flow:
             file = _source(picture).file
             facts = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
             tasks.append(Task(self._key("ingest", self._pixels, facts), facts))
-        limits = ingest.limits
-        resources = Resources(
-            untrusted=True, max_memory_bytes=limits.max_memory_bytes, timeout_s=20.0 * limits.decode_cpu_s
-        )
+        resources = _decoding(ingest.limits)
         outcomes = self._runner.run(
             "ingest", ingest.model_dump(mode="json"), tasks, batch=8, resources=resources, fresh=rehash
         )
@@ -142,10 +139,7 @@ class Flow:
                     "height": picture.height,
                 }
                 masked.append((picture, source, Task(self._key("ingest-mask", self._pixels, facts), facts)))
-        limits = ingest.limits
-        resources = Resources(
-            untrusted=True, max_memory_bytes=limits.max_memory_bytes, timeout_s=20.0 * limits.decode_cpu_s
-        )
+        resources = _decoding(ingest.limits)
         tasks = [task for _, _, task in masked]
         outcomes = self._runner.run(
             "ingest-mask", ingest.model_dump(mode="json"), tasks, batch=16, resources=resources, fresh=rehash
@@ -269,7 +263,7 @@ class Flow:
             if kept:
                 value = {
                     "photos": [_photo(photo) for photo in kept],
-                    "masks": [_place(photo.mask_ref()) for photo in kept],
+                    "masks": [photo.mask_ref().place for photo in kept],
                 }
                 depends = [[p.id, p.class_noun, p.image_ref().sha256, p.mask_ref().sha256] for p in kept]
                 tasks[subject.slug] = Task(self._key("describe", section, depends), value, weight=len(kept))
@@ -371,13 +365,14 @@ class Flow:
         )
 
 
+def _decoding(limits: Limits) -> Resources:
+    """What workers get that decode bytes from outside."""
+    return Resources(untrusted=True, max_memory_bytes=limits.max_memory_bytes, timeout_s=20.0 * limits.decode_cpu_s)
+
+
 def _source(picture: Picture) -> PhotographSource | SceneSource:
     assert picture.source is not None
     return picture.source
-
-
-def _place(ref: BlobRef) -> list[Any]:
-    return [ref.path, ref.offset, ref.length, ref.sha256]
 
 
 def _photo(picture: Picture) -> dict[str, Any]:

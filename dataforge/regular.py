@@ -78,8 +78,8 @@ def own_pixel_orders(
                             image_format=photo.format,
                         )
                     ],
-                    "masks": [[mask.path, mask.offset, mask.length, mask.sha256]],
-                    "scenes": [] if scene is None else [[_place(scene), scene.format]],
+                    "masks": [mask.place],
+                    "scenes": [] if scene is None else [[scene.image_ref().place, scene.format]],
                 }
                 scene_sha256 = "" if scene is None else scene.image_ref().sha256
                 yield Order(
@@ -165,8 +165,3 @@ def _number(*parts: object) -> int:
 def _by_rank(choices: Sequence[ChoiceT], name: Callable[[ChoiceT], str], *parts: object) -> list[ChoiceT]:
     """The choices in an order of their own for these parts: one that comes or goes moves no other (rendezvous)."""
     return sorted(choices, key=lambda choice: _number(*parts, name(choice)))
-
-
-def _place(picture: Picture) -> list[Any]:
-    ref = picture.image_ref()
-    return [ref.path, ref.offset, ref.length, ref.sha256]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from manifests.errors import EnvironmentFault, Fault, IntegrityError
-from manifests.fsops import crashpoint, remove_stale_temporaries, write_atomic
+from manifests.fsops import crashpoint, write_atomic
 from manifests.ids import canonical_json, digest_of, sha256_hex
 
 __all__ = ["BlobRef", "Made", "Outcome", "Store", "read_blob", "write_part"]
@@ -32,6 +32,11 @@ class BlobRef:
     offset: int
     length: int
     sha256: str
+
+    @property
+    def place(self) -> list[Any]:
+        """The reference as JSON values; `BlobRef(*place)` is the reference again."""
+        return [self.path, self.offset, self.length, self.sha256]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +122,14 @@ def read_blob(work: Path, ref: BlobRef) -> bytes:
 
 
 class Store:
-    """The results of all stages of one output. One process writes; the caller holds the output's lock."""
+    """The results of all stages of one output. One process writes.
+
+    The caller holds the output's lock and has removed what a killed process left half-written.
+    """
 
     def __init__(self, work: Path) -> None:
         self.work = work
         work.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(work)
         self._connection = self._open()
         self._register_found_parts()
 

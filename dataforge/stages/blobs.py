@@ -18,8 +18,7 @@ CACHED_IMAGES = 4
 
 def photo_input(*, sample_id: str, subject: str, class_noun: str, image: BlobRef, image_format: str) -> dict[str, Any]:
     """How a photograph is named in a stage's input."""
-    place = [image.path, image.offset, image.length, image.sha256]
-    return {"id": sample_id, "subject": subject, "class_noun": class_noun, "image": place, "format": image_format}
+    return {"id": sample_id, "subject": subject, "class_noun": class_noun, "image": image.place, "format": image_format}
 
 
 class Blobs:

@@ -49,6 +49,21 @@ def photographs(tmp_path: Path) -> Path:
     return draw_subjects(tmp_path / "photographs")
 
 
+def worker_processes(parent: int) -> list[int]:
+    """Worker processes of a parent; 1 for those whose own is gone."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+                its_parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, ValueError):
+                continue
+            if b"dataforge.worker" in line and its_parent == parent:
+                found.append(int(entry.name))
+    return found
+
+
 class CrashDriver:
     """Runs builds in forked children of one process that has everything imported."""
 

@@ -16,7 +16,7 @@ import yaml
 import manifests
 from manifests.validation import validate
 from tests.conftest import draw_photograph, draw_subjects, tree_digest
-from tests.dataforge.conftest import FAKE
+from tests.dataforge.conftest import FAKE, worker_processes
 
 KILLS = 50
 # every file is opened, written, synced and renamed: fewer points than this means that hooks were lost
@@ -142,25 +142,10 @@ def test_killed_build_with_worker_processes_leaves_no_worker_and_resumes_identic
         process.kill()
         process.wait()
         deadline = time.monotonic() + 20
-        while workers := _workers_of(output):
+        while workers := worker_processes(1):  # those whose parent is gone
             assert time.monotonic() < deadline, f"workers {workers} outlive their build"
             time.sleep(0.05)
     finish_and_compare(crash_driver, photographs, output, expected)
-
-
-def _workers_of(output: Path) -> list[int]:
-    """Worker processes whose parent is gone."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except (OSError, ValueError):
-                continue
-            if b"dataforge.worker" in line and parent == 1:
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

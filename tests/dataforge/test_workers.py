@@ -21,22 +21,7 @@ from dataforge.runner import Runner, Task
 from dataforge.store import Store
 from manifests.errors import EnvironmentFault
 from tests.conftest import draw_photograph, tree_digest
-from tests.dataforge.conftest import FAKE
-
-
-def worker_processes() -> list[int]:
-    """Worker processes of this process."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except (OSError, ValueError):
-                continue
-            if b"dataforge.worker" in line and parent == os.getpid():
-                found.append(int(entry.name))
-    return found
+from tests.dataforge.conftest import FAKE, worker_processes
 
 
 def test_workers_killed_from_outside_cost_nothing(photographs, tmp_path, fake):
@@ -47,7 +32,7 @@ def test_workers_killed_from_outside_cost_nothing(photographs, tmp_path, fake):
     def kill_now_and_then() -> None:
         nonlocal killed
         while not done.is_set() and killed < 4:
-            for process in worker_processes()[:1]:
+            for process in worker_processes(os.getpid())[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed += 1
             time.sleep(0.25)
@@ -170,4 +155,4 @@ def test_every_task_comes_out_once_whatever_the_batches(tmp_path):
 def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
     executor = LocalExecutor(2)
     build(photographs, tmp_path / "corpus", fake, executor=executor)
-    assert worker_processes() == []
+    assert worker_processes(os.getpid()) == []
