@@ -29,7 +29,7 @@ from manifests.schema import decode, encode
 __all__ = ["STAGE_VERSIONS", "Flow"]
 
 # raised when a stage gives other results for the same inputs and settings, so that old results are not taken for new
-STAGE_VERSIONS = {"ingest": 1, "ingest-mask": 1, "ground": 1, "segment": 1, "describe": 1, "compose": 1, "generate": 1}
+STAGE_VERSIONS = {"ingest": 1, "ingest-mask": 1, "ground": 1, "segment": 2, "describe": 1, "compose": 1, "generate": 1}
 
 
 # stages whose results also depend on a backend and its version
@@ -220,6 +220,7 @@ class Flow:
                 picture.mask, picture.mask_area = outcome.blobs[str(number)], item["area"]
                 picture.mask_quality, picture.scores = item["quality"], item["scores"]
                 picture.doubts = tuple(item["flags"])
+                picture.rival_outline = tuple(item["rival"])
                 if picture.box_score < 1.0:
                     picture.box = _box(item["box"])
                 picture.provenance.append(self._provenance("segment", section, outcome.value["by"]))

@@ -56,13 +56,14 @@ class Segmentation:
     """The subject's mask and how much its maker believes in it.
 
     `quality` estimates the mask's IoU in [0, 1] from evidence; `scores` holds that evidence by name, `flags`
-    says in words why a person should look.
+    says in words why a person should look. `rival` is the hypothesis that was weighed most and not chosen.
     """
 
     mask: MaskArray
     quality: float
     scores: tuple[Score, ...] = ()
     flags: tuple[str, ...] = ()
+    rival: MaskArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,7 @@ class Picture:
     flags: list[str] = field(default_factory=list)
     doubts: tuple[str, ...] = ()  # the segmenter's reasons; flags once the gate finds the quality low
     scores: dict[str, float] = field(default_factory=dict)
+    rival_outline: tuple[int, ...] = ()
     caption: str = ""
     prompt: str = ""
     attributes: tuple[Attribute, ...] = ()

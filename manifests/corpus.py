@@ -23,7 +23,7 @@ from manifests.index import INDEX_NAME, IdIndex
 from manifests.pixels import ImageArray, MaskArray, decode_image, decode_mask
 from manifests.records import LedgerRow, MemberRef, Role, Sample, Subject
 from manifests.refs import Reference, parse_reference
-from manifests.schema import RecordT, arrow_schema, records_from_table
+from manifests.schema import RecordT, check_columns, records_from_table
 from manifests.shards import read_member
 
 __all__ = ["Corpus", "Example", "open_corpus", "read_table"]
@@ -85,9 +85,7 @@ class Corpus:
     @cached_property
     def _table(self) -> pa.Table:
         table = read_table(self.root, self.header.manifest)
-        missing = set(arrow_schema(Sample).names) - set(table.column_names)
-        if missing:
-            raise CorpusError(f"{self.header.manifest.path}: column {sorted(missing)[0]} is missing.", code="E305")
+        check_columns(Sample, table, where=self.header.manifest.path)
         return table
 
     @cached_property

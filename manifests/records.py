@@ -128,6 +128,9 @@ class Sample:
     licence: str
     parents: Annotated[tuple[str, ...], "samples it was made from"]
     provenance: tuple[Provenance, ...]
+    rival_outline: Annotated[
+        tuple[int, ...], "x,y,x,y,... in full-image pixels around the best mask the segmenter did not choose"
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

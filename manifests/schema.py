@@ -12,7 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from manifests.errors import CorpusError
 
-__all__ = ["SCHEMA_VERSION", "arrow_schema", "decode", "encode", "records_from_table", "table_from_records"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "arrow_schema",
+    "check_columns",
+    "decode",
+    "encode",
+    "records_from_table",
+    "table_from_records",
+]
 
 SCHEMA_VERSION = 1
 RecordT = TypeVar("RecordT")
@@ -89,12 +97,21 @@ def table_from_records(record: type, rows: Iterable[Any]) -> pa.Table:
     return pa.Table.from_pylist([encode(row) for row in rows], schema=arrow_schema(record))
 
 
-def records_from_table(record: type[RecordT], table: pa.Table, *, where: str) -> list[RecordT]:
-    """The records of a table. Raises `CorpusError` E305 where a column is missing or a value does not fit."""
-    known = set(arrow_schema(record).names)
-    missing = known - set(table.column_names)
+def check_columns(record: type, table: pa.Table, *, where: str) -> None:
+    """Raise `CorpusError` E305 where a column is missing.
+
+    Columns with a default came after the first version; a table without them is an older one, not a damaged one.
+    """
+    needed = {item.name for item in dataclasses.fields(record) if item.default is dataclasses.MISSING}
+    missing = needed - set(table.column_names)
     if missing:
         raise CorpusError(f"{where}: column {sorted(missing)[0]} is missing.", code="E305")
+
+
+def records_from_table(record: type[RecordT], table: pa.Table, *, where: str) -> list[RecordT]:
+    """The records of a table. Raises `CorpusError` E305 where a column is missing or a value does not fit."""
+    check_columns(record, table, where=where)
     # a newer minor version may add columns: they are left alone, so that readers can be upgraded last
-    rows = table.select(arrow_schema(record).names).to_pylist()
+    known = [name for name in arrow_schema(record).names if name in table.column_names]
+    rows = table.select(known).to_pylist()
     return [decode(record, row, where=f"{where} row {number}") for number, row in enumerate(rows)]

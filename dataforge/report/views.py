@@ -53,11 +53,12 @@ def chip(category: str, word: str, *, score: float | None = None, support: int =
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One sample as its figure shows it; boxes are x, y, width, height in thumbnail pixels."""
+    """One sample as its figure shows it; boxes are x, y, width, height in thumbnail pixels, `rival` an SVG path."""
 
     sample: Sample
     thumbnail: Thumbnail | None
     box: tuple[float, float, float, float]
+    rival: str
     other_boxes: tuple[tuple[float, float, float, float], ...]
     alt: str
     flags: tuple[str, ...]
@@ -84,6 +85,7 @@ def picture(sample: Sample, thumbnail: Thumbnail | None, row: Sequence[LedgerRow
         sample=sample,
         thumbnail=thumbnail,
         box=scaled(sample.box_xyxy),
+        rival=_path(sample.rival_outline, scale_x, scale_y),
         other_boxes=tuple(scaled(box) for box in sample.other_boxes),
         alt=f"{what} {sample.class_noun or 'any thing'}. {sample.caption}".strip(),
         flags=tuple(in_words(FLAGS, flag) for flag in sample.flags),
@@ -101,6 +103,15 @@ def picture(sample: Sample, thumbnail: Thumbnail | None, row: Sequence[LedgerRow
         ),
         quality=share(sample.mask_quality),
     )
+
+
+def _path(outline: Sequence[int], scale_x: float, scale_y: float) -> str:
+    """A closed SVG path through x,y,x,y,... of the full picture, in thumbnail pixels; empty for no region."""
+    points = [
+        f"{(x + 0.5) * scale_x:.1f} {(y + 0.5) * scale_y:.1f}"
+        for x, y in zip(outline[::2], outline[1::2], strict=False)
+    ]
+    return f"M{'L'.join(points)}Z" if len(points) > 2 else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
+import numpy as np
+
 from dataforge.protocols import Grounding, Segmentation, Segmenter
 from dataforge.stages.blobs import Blobs, spoke
 from dataforge.store import Made
 from manifests.errors import Fault
-from manifests.pixels import box_from_mask, encode_mask
+from manifests.pixels import MaskArray, box_from_mask, encode_mask
 
 __all__ = ["Segment"]
 
@@ -26,7 +29,7 @@ class Segment:
     def run(self, inputs: Sequence[dict[str, Any]]) -> list[Made | Fault]:
         """Input: photos, groundings.
 
-        Value: items, each `{quality, scores, flags, area, box}` or `{fault}`; blobs `0`, `1`, ... the masks.
+        Value: items, each `{quality, scores, flags, area, box, rival}` or `{fault}`; blobs `0`, `1`, ... the masks.
         """
         groups = [value["photos"] for value in inputs]
         boxes = [value["groundings"] for value in inputs]
@@ -71,6 +74,17 @@ class Segment:
                     "flags": list(answer.flags),
                     "area": float(answer.mask.mean()),
                     "box": list(box_from_mask(answer.mask)),
+                    "rival": [] if answer.rival is None else _outline(answer.rival),
                 }
             )
         return Made({"items": items, "by": spoke(self._segmenter)}, blobs)
+
+
+def _outline(mask: MaskArray) -> list[int]:
+    """x,y,x,y,... around the largest region of a mask, to a thousandth of the picture's diagonal; empty for none."""
+    regions, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not regions:
+        return []
+    largest = max(regions, key=cv2.contourArea)
+    points = cv2.approxPolyDP(largest, 0.001 * float(np.hypot(*mask.shape)), True)
+    return [int(value) for value in points.ravel()]

@@ -233,6 +233,13 @@ def test_column_of_a_newer_minor_version_is_ignored(corpus_root):
         assert "depth" in corpus.table().column_names
 
 
+def test_table_of_an_older_minor_version_is_read(corpus_root):
+    path = next(corpus_root.glob("manifest-*.parquet"))
+    replace_table(corpus_root, "manifest", pq.read_table(path).drop_columns(["rival_outline"]))
+    with open_corpus(corpus_root) as corpus:
+        assert {sample.rival_outline for sample in corpus.samples()} == {()}
+
+
 @pytest.mark.parametrize("column", ["id", "box_xyxy", "image", "provenance"])
 def test_table_without_a_column_is_refused_by_its_name(corpus_root, column):
     path = next(corpus_root.glob("manifest-*.parquet"))

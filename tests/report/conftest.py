@@ -76,6 +76,7 @@ def _unpacked(
         licence=text,
         parents=parents,
         provenance=(said,),
+        rival_outline=(0, 0, width // 2, 0, width // 2, height - 1),
     )
     return UnpackedSample(sample, lambda: image, lambda: mask)
 

@@ -108,6 +108,17 @@ def elements(page: Page) -> Counter[tuple[str, ...]]:
     return Counter((tag, *sorted(attributes)) for tag, attributes in page.elements)
 
 
+def test_the_hypothesis_that_lost_is_drawn_in_the_pictures_own_pixels(make_corpus: MakeCorpus):
+    root = make_corpus()
+    with open_corpus(root) as corpus:
+        write_report(corpus)
+        sample = next(sample for sample in corpus.samples() if sample.role == "src")
+    page = Page(root / "report" / "index.html")
+    drawn = [attributes["d"] for _, attributes in page.elements if attributes.get("class") == "rival"]
+    # shown at its own size, points lie in the middle of pixels
+    assert f"M0.5 0.5L{sample.width // 2}.5 0.5L{sample.width // 2}.5 {sample.height - 1}.5Z" in drawn
+
+
 @pytest.mark.parametrize("page_above", [300, 1])
 def test_hostile_text_is_only_ever_text(make_corpus: MakeCorpus, page_above: int) -> None:
     def pages_of(text: str) -> list[Page]:
