@@ -32,6 +32,13 @@ FLAGS = {
     "given-mask-refused": "the given mask was refused",
     "default-box": "no target box given: the middle is used",
     "not-described": "no words: the describer failed",
+    "hypotheses-disagree": "other ways of cutting it out disagree",
+    "low-colour-separation": "it has the colours of its surroundings",
+    "weak-edges": "its outline follows few edges of the picture",
+    "touches-border": "the mask runs into the picture's border",
+    "short-of-box": "the mask does not reach the sides of the given box",
+    "fragmented": "the mask is in pieces",
+    "small": "it is small in the picture",
 }
 
 NOTES = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dataforge.config import Recipe
 from dataforge.ingest.listing import Listing
 from manifests.overrides import Overrides
 from tests.conftest import REPOSITORY, draw_subjects
@@ -61,7 +62,7 @@ def test_python_blocks_run(place, marker, text):
 
 @pytest.mark.parametrize(("marker", "text"), blocks("load", "yaml"))
 def test_yaml_blocks_load(marker, text):
-    model = {"load: listing": Listing, "load: overrides": Overrides}[marker]
+    model = {"load: listing": Listing, "load: overrides": Overrides, "load: recipe": Recipe}[marker]
     assert model.model_validate(yaml.safe_load(text)) != model()
 
 
