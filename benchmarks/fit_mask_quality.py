@@ -4,7 +4,7 @@ Every subject under DATAFORGE_TEST_DATA is segmented as a whole, photograph by p
 boxes guessed and given. Figures are of leave-subjects-out cross-validation: all photographs of one subject (of one
 class, for murecom) are predicted by weights that saw none of them; only whole subjects are counted in the figures.
 The choice of evidence and of the penalty was made on the same figures, so they are a little bright.
-Prints the constants to put into mask_quality.py, fitted on everything.
+Prints the constants to put into mask_quality.py: weights fitted on everything, CALIBRATION of the left-out figures.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.masks import GOOD, auroc, iou, segment, subjects
-from dataforge.backends.mask_quality import EVIDENCE
+from dataforge.backends.mask_quality import EVIDENCE, FLAG_BELOW
 from dataforge.protocols import Grounding, Photo, Segmentation
 from manifests.pixels import MaskArray, box_from_mask
 
 Floats = npt.NDArray[np.float64]
 PENALTY = 6.0
+BINS = (0.0, 0.4, 0.5, 0.6, 0.7, FLAG_BELOW, 0.85, 1.0)
 # Size, place of contact and saliency say more about these collections than about masks: left-out AUROC is better
 # without them.
 LEFT_OUT = ("stands_out", "bottom", "area", "area_squared", "fill")
@@ -88,8 +90,18 @@ def scaled(evidence: Floats, means: Floats, scales: Floats) -> Floats:
     return np.clip((evidence - means) / scales, -2.5, 2.5)
 
 
+def calibration(predicted: Floats, measured: Floats) -> Iterator[str]:
+    """A line per stretch of estimates: how many masks, their mean estimate, mean IoU and share of good ones."""
+    for low, high in pairwise(BINS):
+        held = (predicted >= low) & ((predicted < high) | (high == 1.0))
+        if held.any():
+            values = (predicted[held].mean(), measured[held].mean(), (measured[held] >= GOOD).mean())
+            yield f"    Reliability({low}, {high}, {held.sum()}, {', '.join(f'{value:.3f}' for value in values)}),"
+
+
 def main() -> None:
     cv2.setNumThreads(1)
+    left_out: list[tuple[float, float]] = []
     for name, given in (("GUESSED_BOX", False), ("EXACT_BOX", True)):
         rows = collect(given)
         evidence = np.array([row.measured for row in rows])
@@ -104,6 +116,7 @@ def main() -> None:
             means, scales = evidence[~held].mean(axis=0), evidence[~held].std(axis=0) + 1e-6
             weights = fit(scaled(evidence[~held], means, scales), aim[~held])
             predicted[held] = 1 / (1 + np.exp(-weights[0] - scaled(evidence[held], means, scales) @ weights[1:]))
+        left_out += [(guess, row.iou) for guess, row in zip(predicted, rows, strict=True) if row.whole]
         for collection in ("dreambench", "murecom"):
             chosen = np.array([row.whole and row.collection == collection for row in rows])
             good = target[chosen] >= GOOD
@@ -122,6 +135,7 @@ def main() -> None:
             listed = ", ".join(f'"{key}": {value:.4f}' for key, value in zip(WEIGHED, values, strict=True))
             print(f"    {field}={{{listed}}},")
         print(")")
+    print("CALIBRATION = (", *calibration(*np.array(left_out).T), ")", sep="\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from dataforge.backends.cosegmentation import (
     subject_models,
     view_of,
 )
-from dataforge.backends.mask_quality import EXACT_BOX, GUESSED_BOX, doubts, evidence, expected_iou
+from dataforge.backends.mask_quality import EXACT_BOX, GUESSED_BOX, agreement, doubts, evidence, expected_iou
 from dataforge.backends.saliency import saliency_of
 from dataforge.protocols import Grounding, Photo, Scope, Segmentation
 from manifests.errors import Fault
@@ -44,6 +44,8 @@ _MARGIN = 0.25
 _SLACK = 0.08
 # rivals of a mask in a guessed box: spreads of the centre prior
 _SPREADS = (0.18, 0.33)
+# IoU from which two masks tell a person the same
+_SAME = 0.9
 # the rival of a mask in an exact box believes each photograph more than the others, and outlines less
 _RIVAL = CutSettings(gain=0.1, bias=0.0, own=0.9, texture=0.3, prior=0.2, keep=1.0, steps=60)
 
@@ -126,6 +128,7 @@ class EmbeddedSegmenter:
                 quality=round(quality, 4),
                 scores=tuple(Score(name=name, value=round(value, 4)) for name, value in measured.items()),
                 flags=doubts(measured, exact=job.exact),
+                rival=_lost(seen[place], rivals[place], job.image),
             )
         return answers
 
@@ -220,6 +223,19 @@ def _mixture_agreement(view: View, cut: FloatMap) -> float:
     cv2.grabCut(lab, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
     rival = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
     return float((mask & rival).sum() / max(1, int((mask | rival).sum())))
+
+
+def _lost(cut: FloatMap, rivals: Sequence[FloatMap], image: ImageArray) -> MaskArray | None:
+    """The rival the other rivals agree with most, bool HxW of the picture; None where it says the same as the cut."""
+    masks = [rival > 0.5 for rival in rivals]
+    if not masks:
+        return None
+    backing = [sum(agreement(mask, other) for other in masks) for mask in masks]
+    best = int(np.argmax(backing))
+    if agreement(cut > 0.5, masks[best]) >= _SAME:
+        return None
+    height, width = image.shape[:2]
+    return np.asarray(cv2.resize(rivals[best], (width, height), interpolation=cv2.INTER_LINEAR) > 0.5)
 
 
 def _full_mask(view: View, cut: FloatMap, job: _Job) -> MaskArray:

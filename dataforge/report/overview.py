@@ -24,6 +24,8 @@ __all__ = [
     "RejectGroup",
     "Rejects",
     "Spoke",
+    "Stretch",
+    "calibration",
     "flag_groups",
     "flat_recipe",
     "histogram",
@@ -103,6 +105,45 @@ def histogram(table: pa.Table, threshold: object) -> Histogram:
     bars = tuple((n / HISTOGRAM_BARS, (n + 1) / HISTOGRAM_BARS, counts[n]) for n in range(HISTOGRAM_BARS))
     below = sum(value < limit for value in values) if limit is not None else 0
     return Histogram(bars, max(counts.values(), default=0), len(values), below, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of mask_quality: what such estimates were worth in the trial, and how many are here."""
+
+    low: float
+    high: float
+    masks: int
+    iou: float
+    good: float
+    here: int
+
+
+def calibration(table: pa.Table) -> list[Stretch]:
+    """How the embedded segmenter's estimates did on subjects it was not fitted on; empty where it drew no mask."""
+    from dataforge.backends.mask_quality import CALIBRATION
+
+    photographs = table.filter(pc.equal(table["role"], "src"))
+    drawn = [
+        share(quality)
+        for quality, steps in zip(
+            photographs.column("mask_quality").to_pylist(), photographs.column("provenance").to_pylist(), strict=True
+        )
+        if any(step["stage"] == "segment" and step["backend"] == "embedded" for step in steps)
+    ]
+    if not drawn:
+        return []
+    return [
+        Stretch(
+            row.low,
+            row.high,
+            row.masks,
+            row.iou,
+            row.good,
+            sum(row.low <= value < row.high or value == row.high == 1.0 for value in drawn),
+        )
+        for row in CALIBRATION
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import IO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dataforge.report.overview import flag_groups, flat_recipe, histogram, rejects, who_spoke
+from dataforge.report.overview import calibration, flag_groups, flat_recipe, histogram, rejects, who_spoke
 from dataforge.report.plan import INDEX, Plan, owner_of
 from dataforge.report.thumbnails import Thumbnail, make_thumbnail
 from dataforge.report.views import Card, Picture, Section, card, picture, section
@@ -194,6 +194,7 @@ class _Writer:
             "counts": header.counts,
             "spoke": who_spoke(table),
             "histogram": histogram(table, gate.get("flag_below") if isinstance(gate, dict) else None),
+            "calibration": calibration(table),
             "recipe": list(flat_recipe(header.recipe)),
             "made_with": sorted(header.made_with.items()),
             "flagged": flag_groups(self._plan),

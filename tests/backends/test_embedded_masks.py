@@ -147,3 +147,16 @@ def test_an_empty_box_is_a_fault() -> None:
 def test_no_photographs() -> None:
     assert EmbeddedGrounder().ground([]) == []
     assert EmbeddedSegmenter().segment([], []) == []
+
+
+def test_the_rival_is_shown_where_hypotheses_differ_and_nowhere_else(planted: list[Segmentation]) -> None:
+    clear = [answer for answer in planted if {s.name: s.value for s in answer.scores}["agreement"] > 0.95]
+    assert clear
+    assert all(answer.rival is None for answer in clear)
+    doubtful = masks_of([noise(1), noise(2)])
+    shown = [answer for answer in doubtful if answer.rival is not None]
+    assert shown
+    for answer in shown:
+        assert answer.rival is not None
+        assert answer.rival.shape == answer.mask.shape
+        assert iou(answer.rival, answer.mask) < 0.95

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataforge.backends.mask_quality import FLAG_BELOW
 from dataforge.report import write_report
+from dataforge.report.overview import calibration
 from dataforge.report.thumbnails import make_thumbnail
 from dataforge.report.wording import swatch
 from manifests.corpus import open_corpus
@@ -106,6 +108,20 @@ LINK = re.compile(r"#[a-z0-9:/_-]*|[a-z0-9_.-]+\.html(#[a-z0-9:/_-]+)?|data:imag
 def elements(page: Page) -> Counter[tuple[str, ...]]:
     """How often each element stands there with which attributes."""
     return Counter((tag, *sorted(attributes)) for tag, attributes in page.elements)
+
+
+def test_calibration_counts_masks_that_the_embedded_segmenter_drew(make_corpus: MakeCorpus):
+    with open_corpus(make_corpus(text="embedded")) as corpus:
+        drawn = [sample.mask_quality for sample in corpus.samples() if sample.role == "src"]
+        rows = calibration(corpus.table())
+    with open_corpus(make_corpus(text="given")) as corpus:
+        assert calibration(corpus.table()) == []
+    assert sum(row.here for row in rows) == len(drawn) == 2
+    assert [row.here for row in rows if row.low <= 0.25 < row.high] == [1]
+    assert [row.here for row in rows if row.low <= 0.9 < row.high] == [1]
+    # what the estimate says rises with what it was worth, and where flags end most masks are good
+    assert [row.good for row in rows if row.low >= FLAG_BELOW] == sorted(row.good for row in rows)[-2:]
+    assert all(row.good >= 0.8 for row in rows if row.low >= FLAG_BELOW)
 
 
 def test_the_hypothesis_that_lost_is_drawn_in_the_pictures_own_pixels(make_corpus: MakeCorpus):
