@@ -6,10 +6,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from manifests.corpus import Corpus, Example
+    from manifests.corpus import Corpus
     from manifests.corpus import open_corpus as open
     from manifests.errors import CorpusError, ReportedError
     from manifests.records import Attribute, LedgerRow, Sample, Subject
+    from manifests.samples import Example, LazySample
     from manifests.validation import validate
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "Example",
+    "LazySample",
     "LedgerRow",
     "ReportedError",
     "Sample",
@@ -29,7 +31,8 @@ _HOME = {
     "Attribute": "manifests.records",
     "Corpus": "manifests.corpus",
     "CorpusError": "manifests.errors",
-    "Example": "manifests.corpus",
+    "Example": "manifests.samples",
+    "LazySample": "manifests.samples",
     "LedgerRow": "manifests.records",
     "ReportedError": "manifests.errors",
     "Sample": "manifests.records",

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from manifests.corpus import Corpus
+    from manifests.tracing import TraceStep
 
 app = typer.Typer()
 
@@ -21,7 +22,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 def validate(
     corpus: CorpusArgument,
     quick: Annotated[bool, typer.Option("--quick", help="Header, tables and sizes only (the default).")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Hash every shard, decode every picture.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Hash every shard, picture and mask, compare records.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="As --full, and decode every picture and mask.")] = False,
     subset: Annotated[
         str, typer.Option(metavar="N/T", help="Full check of the N-th of T parts.", show_default=False)
     ] = "",
@@ -32,14 +34,14 @@ def validate(
     from manifests.errors import UsageError
     from manifests.validation import validate as check
 
-    if quick and (full or subset):
-        raise UsageError("--quick does not go with --full or --subset.")
+    if quick and (full or decode or subset):
+        raise UsageError("--quick does not go with --full, --decode or --subset.")
     with progress() as bar:
-        problems = check(corpus, full=full, subset=_part(subset) if subset else None, on_progress=bar)
+        problems = check(corpus, full=full, decode=decode, subset=_part(subset) if subset else None, on_progress=bar)
     if as_json:
         emit_json([{"code": p.code, "where": p.where, "detail": p.detail} for p in problems])
     else:
-        how = "full" if full else f"part {subset}" if subset else "quick"
+        how = "full, with pixels" if decode else "full" if full else f"part {subset}" if subset else "quick"
         for problem in problems:
             echo(str(problem))
         echo(f"{len(problems)} problems found." if problems else f"The corpus is whole ({how} check).")
@@ -136,25 +138,40 @@ def list_samples(
 
 @app.command()
 def trace(ref: RefArgument, as_json: JsonOption = False) -> None:
-    """Walk a sample back to the photographs and files it came from, and who made each step."""
-    from manifests.console import emit_json, show_trace
+    """Walk a sample, or a composite (RESULTS#ID), back to its photographs and files, and who made each step."""
+    from manifests.console import emit_json, show_composite, show_trace
     from manifests.corpus import open_corpus
     from manifests.errors import UsageError
-    from manifests.schema import encode
+    from manifests.tracing import RESULTS_NAME, trace_composite
     from manifests.tracing import trace as walk
 
+    place, _, name = ref.rpartition("#")
+    composite = trace_composite(Path(place), name) if place and (Path(place) / RESULTS_NAME).is_file() else None
+    if composite is not None:
+        if as_json:
+            emit_json(
+                {"composite": composite.row, "missing": composite.missing, "samples": _steps_json(composite.steps)}
+            )
+        else:
+            show_composite(composite)
+        return
     with open_corpus(ref) as corpus:
         if len(corpus.ids) != 1:
             raise UsageError("trace needs one sample: CORPUS#ID.")
         steps = walk(corpus, corpus.ids[0])
     if as_json:
-        values: list[dict[str, Any]] = [
-            {"depth": step.depth, "sample": encode(step.sample), "file": encode(step.file) if step.file else None}
-            for step in steps
-        ]
-        emit_json(values)
+        emit_json(_steps_json(steps))
     else:
         show_trace(steps)
+
+
+def _steps_json(steps: list[TraceStep]) -> list[dict[str, Any]]:
+    from manifests.schema import encode
+
+    return [
+        {"depth": step.depth, "sample": encode(step.sample), "file": encode(step.file) if step.file else None}
+        for step in steps
+    ]
 
 
 @app.command()
@@ -163,19 +180,29 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="B", help="The newer corpus.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """What changed from one corpus to another, by ID."""
+    """What changed from one corpus to another, by subject, sample and word."""
     from manifests.console import echo, emit_json
     from manifests.tracing import diff as compare
+    from manifests.tracing import diff_subjects
 
-    differences = compare(first, second)
+    subjects, samples = diff_subjects(first, second), compare(first, second)
     if as_json:
-        emit_json([{"id": d.id, "kind": d.kind, "fields": list(d.fields)} for d in differences])
+        emit_json(
+            [
+                {"level": level, "id": d.id, "kind": d.kind, "fields": list(d.fields), "words": list(d.words)}
+                for level, differences in (("subject", subjects), ("sample", samples))
+                for d in differences
+            ]
+        )
         return
     marks = {"added": "+", "removed": "-", "changed": "~"}
-    for item in differences:
+    for item in sorted((*subjects, *samples), key=lambda item: item.id):  # a subject stands above its samples
         echo(f"{marks[item.kind]} {item.id}{'  ' + ', '.join(item.fields) if item.fields else ''}")
-    totals = {kind: sum(d.kind == kind for d in differences) for kind in marks}
-    echo(", ".join(f"{count} {kind}" for kind, count in totals.items()))
+        for word in item.words:
+            echo(f"    {word}")
+    for level, differences in (("subjects", subjects), ("samples", samples)):
+        totals = {kind: sum(d.kind == kind for d in differences) for kind in marks}
+        echo(f"{level}: " + ", ".join(f"{count} {kind}" for kind, count in totals.items()))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from manifests.corpus import Corpus
 from manifests.errors import printable
 from manifests.records import Attribute, Sample, SubjectAttribute
-from manifests.tracing import TraceStep
+from manifests.tracing import CompositeTrace, TraceStep
 
 __all__ = [
     "echo",
@@ -24,6 +24,7 @@ __all__ = [
     "id_column",
     "progress",
     "samples_table",
+    "show_composite",
     "show_corpus",
     "show_sample",
     "show_subject",
@@ -160,7 +161,7 @@ def show_subject(corpus: Corpus, name: str) -> None:
     ):
         echo(f"  {title} ({len(ids)})")
         for sample_id in ids:
-            sample = corpus[sample_id]
+            sample = corpus.record(sample_id)
             flags = f"  [{', '.join(sample.flags)}]" if sample.flags else ""
             echo(f"    {sample_id}  {sample.caption or sample.prompt}{flags}")
 
@@ -176,7 +177,7 @@ def _facts(*facts: tuple[str, str]) -> None:
 
 def show_sample(corpus: Corpus, sample_id: str) -> None:
     """Everything known of a sample and where it came from."""
-    sample = corpus[sample_id]
+    sample = corpus.record(sample_id)
     roles = {"src": "photograph", "reg": "regular picture", "bg": "scene"}
     of = "" if sample.role == "bg" else f" of {sample.subject}"
     echo(f"{sample.id}: {roles[sample.role]}{of}, class {sample.class_noun or 'any'}, {sample.split}")
@@ -230,6 +231,28 @@ def samples_table(rows: list[dict[str, Any]]) -> None:
         )
     console.print(table)
     echo(f"{len(rows)} samples")
+
+
+def show_composite(composite: CompositeTrace) -> None:
+    """A composite, what painted it, and the way back from each sample behind it."""
+    row = composite.row
+    echo(f"{row['id']}  {row['prompt']}")
+    edit = ", ".join(f"{pair['category']} = {pair['word']}" for pair in row["edit"])
+    _facts(
+        ("picture", f"{row['image']}, sha256 {row['image_sha256']}"),
+        ("scene", f"{row['scene']} at {','.join(map(str, row['box_xyxy']))}"),
+        ("edit", edit or "none"),
+        ("removed", ", ".join(row["removed_words"]) or "nothing"),
+        (
+            "adapter",
+            f"{row['adapter'] or 'none'} {row['adapter_digest'][:12]} in {row['adapter_place'] or 'no folder'}",
+        ),
+        ("base", f"{row['base']} {row['base_digest'][:12]}"),
+        ("corpus", f"{row['corpus'] or 'none'} {row['corpus_digest'][:12]}"),
+    )
+    if composite.missing:
+        echo(f"  the way back ends here: {composite.missing}")
+    show_trace(composite.steps)
 
 
 def show_trace(steps: list[TraceStep]) -> None:

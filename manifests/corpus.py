@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,23 +21,22 @@ from manifests.errors import CorpusError, IntegrityError, NotFoundError, UsageEr
 from manifests.fsops import open_below
 from manifests.header import FileEntry, Header, read_header
 from manifests.ids import sha256_hex
-from manifests.index import INDEX_NAME, IdIndex
+from manifests.index import INDEX_NAME, IdIndex, SamplePlace
 from manifests.pixels import ImageArray, MaskArray, decode_image, decode_mask
 from manifests.records import LedgerRow, MemberRef, Role, Sample, Subject
 from manifests.refs import Reference, parse_reference
-from manifests.schema import RecordT, check_columns, records_from_table
-from manifests.shards import read_member
+from manifests.rows import ManifestRows
+from manifests.samples import LazySample
+from manifests.schema import RecordT, records_from_table
+from manifests.shard_files import LocalShards
+from manifests.shards import ShardBytes, check_member
 
-__all__ = ["Corpus", "Example", "open_corpus", "read_table"]
+if TYPE_CHECKING:
+    from manifests.stream import Crop, Mode, Stream, Verify
 
+__all__ = ["Corpus", "open_corpus", "read_table"]
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A sample with its pixels: image uint8 HxWx3 RGB, mask bool HxW with True = the subject."""
-
-    sample: Sample
-    image: ImageArray
-    mask: MaskArray
+FoundT = TypeVar("FoundT")
 
 
 def read_table(root: Path, entry: FileEntry) -> pa.Table:
@@ -69,28 +70,38 @@ class Corpus:
     """An open corpus, or the part of it that a reference names.
 
     Nothing is believed that `corpus.json` does not name, and no picture is handed out whose bytes differ from the
-    manifest's sha256. Safe to share between threads. Use it as a context manager, or call `close`.
+    manifest's sha256. Rows are decoded where they are asked for: a corpus of a million samples opens in milliseconds.
+    Safe to share between threads and with processes forked from this one. Use it as a context manager, or call `close`.
+
+    `root` is a local folder with header and tables; `shards` is where the bytes come from, if they lie elsewhere, and
+    `name` what people call the place.
     """
 
-    def __init__(self, root: Path, ids: Iterable[str] = ()) -> None:
+    def __init__(
+        self, root: Path, ids: Iterable[str] = (), *, shards: ShardBytes | None = None, name: str = ""
+    ) -> None:
         self.root = root
+        self.name = name or root.name
         opened = read_header(root)
         self.header: Header = opened.header
         self.digest: str = opened.digest
-        self._descriptors: dict[str, int] = {}
+        self.shards: ShardBytes = shards or LocalShards(root, opened.header, opened.digest)
+        self._rows = ManifestRows(root, self.header.manifest)
         self._asked = tuple(ids)
-        self.ids: tuple[str, ...] = self._select(self._asked)
-        self._selected = frozenset(self.ids) if self._asked else None
+        self._selected: Mapping[str, int] | None = self._select(self._asked) if self._asked else None
 
     @cached_property
-    def _table(self) -> pa.Table:
-        table = read_table(self.root, self.header.manifest)
-        check_columns(Sample, table, where=self.header.manifest.path)
-        return table
+    def ids(self) -> tuple[str, ...]:
+        """The selected samples' IDs, in order."""
+        return tuple(self._selected) if self._selected is not None else tuple(self._rows.ids)
 
     @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {sample_id: row for row, sample_id in enumerate(self._table.column("id").to_pylist())}
+    def _index(self) -> IdIndex | None:
+        """The index, where one is there and belongs to this corpus: without it, IDs are looked up in the manifest."""
+        try:
+            return self.index()
+        except IntegrityError:
+            return None
 
     @cached_property
     def subjects(self) -> Mapping[str, Subject]:
@@ -105,104 +116,211 @@ class Corpus:
     def _records(self, record: type[RecordT], entry: FileEntry) -> list[RecordT]:
         return records_from_table(record, read_table(self.root, entry), where=entry.path)
 
-    def _select(self, asked: tuple[str, ...]) -> tuple[str, ...]:
-        if not asked:
-            return tuple(self._table.column("id").to_pylist())
-        chosen: set[str] = set()
+    def _select(self, asked: tuple[str, ...]) -> dict[str, int]:
+        """Row by ID of the samples that were asked for, in ID order."""
+        chosen: dict[str, int] = {}
         for name in asked:
-            if name in self._rows:
-                chosen.add(name)
-            elif name in self.subjects:
+            row = self._row(name)
+            if row is not None:
+                chosen[name] = row
+                continue
+            rows = self._rows.owned_by(name)
+            chosen.update((self._rows.ids[row], row) for row in rows)
+            if name in self.subjects:
                 subject = self.subjects[name]
-                chosen.update(subject.sample_ids, subject.regular_ids)
-            elif any(row.startswith(f"{name}/") for row in self._rows):
-                chosen.update(row for row in self._rows if row.startswith(f"{name}/"))
-            else:
-                raise NotFoundError(
-                    f"no sample or subject {name!r} in {self.root.name}.{self._near(name)}", code="E503"
-                )
-        return tuple(sorted(chosen))
+                for owned in (*subject.sample_ids, *subject.regular_ids):
+                    row = self._row(owned)
+                    if row is None:
+                        raise IntegrityError(
+                            f"subject {name} names {owned}, which is not in the manifest.", code="E303"
+                        )
+                    chosen[owned] = row
+            elif not rows:
+                raise NotFoundError(f"no sample or subject {name!r} in {self.name}.{self._near(name)}", code="E503")
+        return dict(sorted(chosen.items()))
+
+    def _row(self, sample_id: str) -> int | None:
+        """Row of an ID in the manifest. The index is asked first; that an ID is missing, only the manifest can say."""
+        row = self._ask(lambda index: index.row(sample_id)) if "/" in sample_id else None
+        return self._rows.find(sample_id) if row is None else row
+
+    def _ask(self, question: Callable[[IdIndex], FoundT | None]) -> FoundT | None:
+        """The index's answer; one that is damaged answers nothing, now and later."""
+        if self._index is None:
+            return None
+        try:
+            return question(self._index)
+        except (sqlite3.Error, ValueError, TypeError, KeyError):
+            self.__dict__["_index"] = None
+            return None
 
     def _near(self, name: str) -> str:
         import difflib
 
-        close = difflib.get_close_matches(name, [*self.subjects, *self._rows], n=1, cutoff=0.6)
+        close = difflib.get_close_matches(name, [*self.subjects, *self._rows.ids], n=1, cutoff=0.6)
         return f" Did you mean {close[0]}?" if close else ""
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.header.manifest.rows if self._selected is None else len(self._selected)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids)
 
     def __contains__(self, sample_id: object) -> bool:
-        return sample_id in (self._rows if self._selected is None else self._selected)
+        return isinstance(sample_id, str) and self._position(sample_id) is not None
 
-    def __getitem__(self, sample_id: str) -> Sample:
-        """The sample of an ID. Raises `NotFoundError` E503 for an ID that is not in this corpus or selection."""
-        if sample_id not in self:
-            raise NotFoundError(f"no sample {sample_id!r} in {self.root.name}.{self._near(sample_id)}", code="E503")
-        row = self._table.slice(self._rows[sample_id], 1)
-        return records_from_table(Sample, row, where=f"{self.header.manifest.path}#{sample_id}")[0]
+    def _position(self, sample_id: str) -> int | None:
+        return self._row(sample_id) if self._selected is None else self._selected.get(sample_id)
+
+    def __getitem__(self, sample_id: str) -> LazySample:
+        """The sample of an ID: its record and pixels are read when they are asked for.
+
+        Raises `NotFoundError` E503 for an ID that is not in this corpus or selection.
+        """
+        row = self._position(sample_id)
+        if row is None:
+            raise NotFoundError(f"no sample {sample_id!r} in {self.name}.{self._near(sample_id)}", code="E503")
+        return LazySample(self, sample_id, row)
+
+    def record(self, sample_id: str) -> Sample:
+        """The manifest's record of an ID. Raises as `corpus[sample_id]` does, and `CorpusError` E305."""
+        return self[sample_id].record
+
+    def records_at(self, rows: Sequence[int]) -> list[Sample]:
+        """The records of rows of the manifest, in the order asked."""
+        return self._rows.records(rows)
 
     def samples(self, *, role: Role | None = None, split: str | None = None) -> Iterator[Sample]:
         """The selected samples in ID order, decoded in batches so that memory stays flat."""
-        for batch in self.table(role=role, split=split).to_batches(max_chunksize=256):
-            yield from records_from_table(Sample, pa.Table.from_batches([batch]), where=self.header.manifest.path)
+        rows = None if self._selected is None else sorted(self._selected.values())
+        for table in self._rows.tables(rows):
+            for batch in _chosen(table, role, split).to_batches(max_chunksize=256):
+                yield from records_from_table(Sample, pa.Table.from_batches([batch]), where=self.header.manifest.path)
 
     def table(self, *, role: Role | None = None, split: str | None = None) -> pa.Table:
         """The selected manifest rows as an Arrow table."""
-        table = self._table
-        if self._selected is not None:
-            table = table.filter(pc.is_in(table["id"], value_set=pa.array(self.ids, pa.string())))
+        rows = None if self._selected is None else sorted(self._selected.values())
+        return _chosen(pa.concat_tables(self._rows.tables(rows)), role, split)
+
+    def columns(self, names: list[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+        """Some columns of rows of the manifest, in the order asked."""
+        return self._rows.columns(names).take(pa.array(rows))
+
+    def select_rows(self, *, role: str | None = None, split: str | None = None) -> npt.NDArray[np.int64]:
+        """Numbers of the selected rows of the manifest, ascending."""
+        rows = np.arange(len(self._rows)) if self._selected is None else np.array(sorted(self._selected.values()))
+        table = self.columns(["role", "split"], rows)
         for column, value in (("role", role), ("split", split)):
             if value is not None:
-                table = table.filter(pc.equal(table[column], value))
-        return table
+                kept = pc.equal(table[column], value).to_numpy()
+                table, rows = table.filter(pa.array(kept)), rows[kept]
+        return rows.astype(np.int64)
 
-    def image_bytes(self, sample: Sample | str) -> bytes:
-        """The stored bytes of a picture, checked against their sha256."""
+    def image_bytes(self, sample: Sample | LazySample | str, *, verify: bool = True) -> bytes:
+        """The stored bytes of a picture, checked against their sha256.
+
+        `verify=False`, with an ID, reads them where the index says and checks nothing: the fastest way to bytes.
+        """
+        if not verify and isinstance(sample, str):
+            place = self._place(sample)
+            return self.shards.read(place.shard, place.image_offset, place.image_length)
         return self._read(self._sample(sample).image)
 
-    def mask_bytes(self, sample: Sample | str) -> bytes:
+    def mask_bytes(self, sample: Sample | LazySample | str) -> bytes:
         """The stored bytes of a mask (1-bit PNG), checked against their sha256."""
         return self._read(self._sample(sample).mask)
 
-    def image(self, sample: Sample | str) -> ImageArray:
+    def _place(self, sample_id: str) -> SamplePlace:
+        place = None if self._selected is not None else self._ask(lambda index: index.place(sample_id))
+        if place is None:  # no index, or a selection to respect: the long way
+            record = self.record(sample_id)
+            image, mask = record.image, record.mask
+            return SamplePlace(image.shard, image.offset, image.length, mask.offset, mask.length)
+        return place
+
+    def image(self, sample: Sample | LazySample | str) -> ImageArray:
         """uint8 HxWx3 RGB."""
         sample = self._sample(sample)
         return decode_image(self._read(sample.image), sample.image.format)
 
-    def mask(self, sample: Sample | str) -> MaskArray:
+    def mask(self, sample: Sample | LazySample | str) -> MaskArray:
         """bool HxW, True = the subject."""
         return decode_mask(self._read(self._sample(sample).mask))
 
-    def stream(self, *, role: Role | None = None, split: str | None = None) -> Iterator[Example]:
-        """The selected samples in ID order, with pixels."""
-        for sample in self.samples(role=role, split=split):
-            yield Example(sample, self.image(sample), self.mask(sample))
+    def stream(
+        self,
+        *,
+        batch_size: int | None = None,
+        size: int | tuple[int, int] | None = None,
+        seed: int | None = None,
+        epoch: int = 0,
+        position: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 2,
+        mode: Mode = "threads",
+        crop: Crop = "centre",
+        role: Role | None = None,
+        split: str | None = None,
+        where: str = "",
+        regular_probability: float | None = None,
+        drop_last: bool = False,
+        verify: Verify = "first",
+    ) -> Stream:
+        """The selected samples, decoded: one by one as `Example`s, or as `Batch`es of `batch_size` pictures.
 
-    def _sample(self, sample: Sample | str) -> Sample:
-        return self[sample] if isinstance(sample, str) else sample
+        Without a `seed` they come in ID order; with one, shuffled anew in each `epoch`. `size` is the side or
+        (height, width) in pixels: a picture is scaled to cover it and cut in the middle, or at random (`crop`), where
+        the subject's box stays inside if it fits. `role`, `split` and `where` (an SQL condition on manifest columns)
+        choose samples. With `regular_probability` an epoch has every photograph once, and any place in it holds a
+        regular picture with that probability.
+
+        Place n of an epoch belongs to rank n modulo `world_size`; the ranks together give every sample once, and with
+        `drop_last` each gives the same number of whole batches. `position` (or `load_state_dict`) starts at any sample.
+        Every draw depends on seed, epoch and sample ID alone, so workers, ranks and machines change nothing.
+
+        `workers` decode ahead: in "threads", or in "processes" for a loop that keeps Python busy; 0 is the calling
+        thread. `verify` checks the bytes' sha256 the "first" time this stream reads them, or "always".
+
+        Raises `UsageError` E501 for arguments that contradict each other; when iterating, `IntegrityError` for bytes
+        that are not the corpus's and `EnvironmentFault` E511 where a worker process died.
+        """
+        from manifests.stream import open_stream
+
+        return open_stream(
+            self,
+            batch_size=batch_size,
+            size=size,
+            seed=seed,
+            epoch=epoch,
+            position=position,
+            rank=rank,
+            world_size=world_size,
+            workers=workers,
+            mode=mode,
+            crop=crop,
+            role=role,
+            split=split,
+            where=where,
+            regular_probability=regular_probability,
+            drop_last=drop_last,
+            verify=verify,
+        )
+
+    def _sample(self, sample: Sample | LazySample | str) -> Sample:
+        if isinstance(sample, LazySample):
+            return sample.record
+        return self.record(sample) if isinstance(sample, str) else sample
 
     def _read(self, ref: MemberRef) -> bytes:
-        descriptor = self._descriptors.get(ref.shard)
-        if descriptor is None:
-            if ref.shard not in {entry.path for entry in self.header.shards}:
-                raise IntegrityError(f"{ref.shard} is not named by corpus.json.", code="E303")
-            try:
-                descriptor = open_below(self.root, ref.shard)
-            except OSError as error:
-                rebuilt = read_header(self.root).digest != self.digest
-                raise IntegrityError(f"{ref.shard} cannot be opened.", code="E406" if rebuilt else "E403") from error
-            descriptor = self._descriptors.setdefault(ref.shard, descriptor)
-        return read_member(descriptor, ref)
+        return check_member(self.shards.read(ref.shard, ref.offset, ref.length), ref)
 
     def close(self) -> None:
-        """Close the shards."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        """Close the shards and the index."""
+        self.shards.close()
+        index = self.__dict__.pop("_index", None)
+        if index is not None:
+            index.close()
 
     def __enter__(self) -> Corpus:
         return self
@@ -217,21 +335,34 @@ class Corpus:
         try:
             index = IdIndex(self.root)
             fresh = index.digest == self.digest
-        except (sqlite3.Error, TypeError) as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise IntegrityError(f"{INDEX_NAME} cannot be read.", code="E407") from error
         if not fresh:
             raise IntegrityError(f"{INDEX_NAME} belongs to another version of the corpus.", code="E407")
         return index
 
 
+def _chosen(table: pa.Table, role: str | None, split: str | None) -> pa.Table:
+    for column, value in (("role", role), ("split", split)):
+        if value is not None:
+            table = table.filter(pc.equal(table[column], value))
+    return table
+
+
 def open_corpus(ref: str | Path | Reference) -> Corpus:
-    """Open `PLACE[#ID[,ID...]]`; a subject's ID means its photographs and regular pictures, no ID means everything.
+    """Open `PLACE[@revision][#ID[,ID...]]`, a folder, `hf://datasets/USER/NAME` or `s3://BUCKET/KEY`.
+
+    A subject's ID means its photographs and regular pictures, no ID means everything. Of a corpus elsewhere, header and
+    tables are fetched once and pictures as they are read (`manifests.remote`).
 
     Raises `NotFoundError` E503, `CorpusError` E404 and `UnsupportedSchemaError` E405.
     """
     reference = ref if isinstance(ref, Reference) else parse_reference(str(ref))
     if reference.is_remote:
-        raise UsageError(f"{reference.place}: this version opens local folders only.")
+        from manifests.remote import reach
+
+        reached = reach(reference)
+        return Corpus(reached.root, reference.ids, shards=reached.shards, name=reached.name)
     place, mark, tail = reference.place.rpartition("#")
     if mark and not Path(reference.place).exists() and Path(place).exists():
         raise UsageError(f"{tail!r} is no ID: `<subject>` or `<subject>/src-<12 hex digits>`.")

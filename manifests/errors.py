@@ -14,8 +14,12 @@ Python exception and exits 1.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = [
     "CODES",
@@ -30,6 +34,7 @@ __all__ = [
     "UnsupportedSchemaError",
     "UsageError",
     "printable",
+    "redact",
 ]
 
 
@@ -124,6 +129,31 @@ CODES: dict[str, Code] = {
         "a generator cannot show what the prompt asks",
         "Strike the word in overrides.yaml or use another generator.",
     ),
+    "E222": Code(
+        "out-of-memory",
+        "one item alone does not fit the device's memory",
+        "Take a smaller model or size and build with --retry-failed.",
+    ),
+    "E223": Code(
+        "unusable-answer",
+        "a vision-language model gave no answer that fits the schema, asked twice",
+        "Take a stronger model, or give the words in overrides.yaml.",
+    ),
+    "E224": Code(
+        "off-prompt",
+        "a made picture agrees less with its prompt than recheck.min_agreement",
+        "See the sentence; lower the limit or take a stronger generator.",
+    ),
+    "E225": Code(
+        "identity-leak",
+        "a made picture that is to show the class looks like the subject itself",
+        "See the sentence; raise recheck.max_identity where that is wrong.",
+    ),
+    "E226": Code(
+        "made-twice",
+        "a made picture is nearly the same as another one of its owner",
+        "Raise gate.regular_duplicate_bits or make fewer pictures per prompt.",
+    ),
     # the corpus
     "E301": Code("bad-id", "an ID or key does not follow the grammar", "See docs/manifest-format.md."),
     "E302": Code("slug-clash", "two subjects end on one slug", "Rename one of the folders."),
@@ -144,6 +174,11 @@ CODES: dict[str, Code] = {
         "a derived file is missing or belongs to another version of the corpus",
         "Run `dataforge repair`.",
     ),
+    "E408": Code(
+        "remote-checksum",
+        "a server gave other bytes than the corpus names, twice",
+        "Try again later or from another copy; tell whoever published it.",
+    ),
     # usage and environment
     "E501": Code("usage", "the call is wrong", "See --help."),
     "E502": Code("configuration", "a recipe, subjects file or overrides file is wrong", "Mend the file named."),
@@ -156,6 +191,21 @@ CODES: dict[str, Code] = {
         "output-not-a-corpus", "the output folder holds files that are not a corpus", "Name an empty or new folder."
     ),
     "E505": Code("missing-dependency", "a package or its weights are missing", "Run the command named."),
+    "E506": Code(
+        "rights-unknown",
+        "the licence or consent of a subject is not stated",
+        "State it in the listing, or publish with --allow-unknown-rights.",
+    ),
+    "E507": Code(
+        "remote-refused",
+        "a server refused: no access, or not accepted",
+        "Check the name, and that the token or key in the environment may do this.",
+    ),
+    "E508": Code(
+        "unsuitable-model",
+        "the model named is not of the kind that the backend loads",
+        "Name a model of the kind the sentence names.",
+    ),
     "E510": Code("disk", "the disk refused a write", "Free space, then run the same command again."),
     "E511": Code("interrupted", "stopped by a signal", "Run the same command again; it goes on where it stopped."),
     "E512": Code(
@@ -163,8 +213,91 @@ CODES: dict[str, Code] = {
         "many failures in a row that are not the items' fault",
         "Mend the cause, then run the same command again.",
     ),
+    "E513": Code(
+        "remote-failed",
+        "a server or the way to it fails",
+        "Run the same command again; it goes on where it stopped.",
+    ),
     "E520": Code("output-locked", "another process writes to this output", "Wait for it or name another output."),
+    "E521": Code(
+        "published-meanwhile",
+        "someone else published to this place since this began",
+        "Look at what is there now, then run the same command again.",
+    ),
+    # painting
+    "E601": Code(
+        "unsuitable-base",
+        "the base model is none that can be painted with",
+        "Name an SD 1.5 or SDXL base in diffusers' layout with 9 or 4 channels.",
+    ),
+    "E602": Code("prompt-too-long", "the prompt is longer than the text encoder reads", "Shorten the prompt."),
+    "E603": Code(
+        "adapter-mismatch",
+        "the adapter was trained on another base, or its files are not what its record says",
+        "Name the base of adapter.json, or train again.",
+    ),
+    "E604": Code(
+        "no-words",
+        "the subject's dictionary has no word of the category an edit names",
+        "Name the words to remove with --remove, or add them in overrides.yaml.",
+    ),
+    "E605": Code(
+        "attention-replaced",
+        "another library has put its own attention processors in place of masked ones",
+        "Load the base again and install masked attention last.",
+    ),
+    # training
+    "E611": Code(
+        "nothing-to-train-on",
+        "a subject has no accepted photograph, or none that can be used",
+        "`dataforge show CORPUS#SUBJECT` says what became of its files.",
+    ),
+    "E612": Code(
+        "object-vanishes",
+        "an object is too small to be seen at the training resolution",
+        "Raise resolution, or crop the photograph and build the corpus again.",
+    ),
+    "E613": Code(
+        "not-finite",
+        "loss, gradients or weights are not finite",
+        "Lower learning_rate, or set mixed_precision: no; then train into a new folder.",
+    ),
+    "E614": Code(
+        "other-run",
+        "a run cannot be taken up again with other settings, data or base",
+        "Put back what changed, or name another output.",
+    ),
+    "E615": Code(
+        "checkpoints-damaged",
+        "not one checkpoint of a run can be read",
+        "Remove the run's folder under .work/runs to start it again.",
+    ),
+    "E616": Code(
+        "training-out-of-memory",
+        "the device has too little memory for these settings",
+        "Run again with the setting named.",
+    ),
 }
+
+
+# what tokens look like; the Hub's, Amazon's, and whatever follows "Bearer" in an echoed request
+_TOKEN_SHAPES = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|(?<=[Bb]earer )[^\s'\",;]+")
+_SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|(^|_)KEY(_ID)?$", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """The text without secrets: the values of this process's tokens and keys, and what has the shape of one.
+
+    Every sentence of an error goes through here, because a server may send back what it was sent.
+    """
+    secrets = [value for name, value in os.environ.items() if _SECRET_NAMES.search(name) and len(value) >= 6]
+    home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
+    token_file = Path(os.environ.get("HF_TOKEN_PATH") or Path(home) / "token")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        secrets += [line for line in token_file.read_text().split() if len(line) >= 6]
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "<secret>")
+    return _TOKEN_SHAPES.sub("<secret>", text)
 
 
 def printable(text: str) -> str:
@@ -204,7 +337,7 @@ class ReportedError(Exception):
 
     def __str__(self) -> str:
         code = CODES[self.code]
-        return f"{self.code} {code.slug}: {printable(self.detail)} {code.advice}"
+        return f"{self.code} {code.slug}: {printable(redact(self.detail))} {code.advice}"
 
 
 class CorpusError(ReportedError):

@@ -31,6 +31,7 @@ __all__ = [
     "output_lock",
     "remove_stale_temporaries",
     "sha256_of_file",
+    "sync_folder",
     "write_atomic",
     "write_named_by_content",
 ]
@@ -85,7 +86,8 @@ def environment_faults(place: Path) -> Iterator[None]:
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last: after a rename, before anyone is told of it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -115,7 +117,7 @@ def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> No
             crashpoint(f"synced {path.name}")
             temporary.replace(path)
             crashpoint(f"renamed {path.name}")
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -238,7 +240,7 @@ def write_named_by_content(folder: Path, pattern: str, write: Callable[[IO[bytes
             crashpoint(f"synced {pattern}")
             temporary.replace(path)
             crashpoint(f"renamed {pattern}")
-            _sync_folder(folder)
+            sync_folder(folder)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

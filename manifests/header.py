@@ -15,7 +15,16 @@ from manifests.ids import sha256_hex
 from manifests.overrides import describe
 from manifests.schema import SCHEMA_VERSION
 
-__all__ = ["HEADER_NAME", "FileEntry", "Header", "OpenedHeader", "read_header", "write_header"]
+__all__ = [
+    "HEADER_NAME",
+    "FileEntry",
+    "Header",
+    "OpenedHeader",
+    "header_bytes",
+    "parse_header",
+    "read_header",
+    "write_header",
+]
 
 HEADER_NAME = "corpus.json"
 FORMAT = "dataforge-corpus"
@@ -44,6 +53,7 @@ class Header(BaseModel):
     subjects: FileEntry
     ledger: FileEntry
     shards: list[FileEntry]
+    data: list[FileEntry] = []
     counts: dict[str, int]
     recipe: dict[str, Any]
     made_with: dict[str, str]
@@ -51,7 +61,7 @@ class Header(BaseModel):
     @property
     def files(self) -> list[FileEntry]:
         """Every file the corpus vouches for."""
-        return [self.manifest, self.subjects, self.ledger, *self.shards]
+        return [self.manifest, self.subjects, self.ledger, *self.shards, *self.data]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +75,20 @@ class OpenedHeader:
 def read_header(root: Path) -> OpenedHeader:
     """Read and check corpus.json.
 
-    Raises `NotFoundError` E503 where there is none, `CorpusError` E404 where it is no header, E307 where it names
-    a path outside the corpus, `UnsupportedSchemaError` E405 for a newer version.
+    Raises `NotFoundError` E503 where there is none, and what `parse_header` raises.
     """
     path = root / HEADER_NAME
     if not path.is_file():
         raise NotFoundError(f"{root} holds no {HEADER_NAME}, so it is no corpus.", code="E503")
-    data = path.read_bytes()
+    return parse_header(path.read_bytes())
+
+
+def parse_header(data: bytes) -> OpenedHeader:
+    """The header in the bytes of a corpus.json, and their digest.
+
+    Raises `CorpusError` E404 where it is no header, E307 where it names a path outside the corpus,
+    `UnsupportedSchemaError` E405 for a newer version.
+    """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -95,12 +112,18 @@ def read_header(root: Path) -> OpenedHeader:
     return OpenedHeader(header, sha256_hex(data))
 
 
+def header_bytes(header: Header) -> bytes:
+    """The bytes of the corpus.json that says this. A corpus without data files says nothing of them."""
+    value = header.model_dump(mode="json", exclude={"data"} if not header.data else None)
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
 def write_header(root: Path, header: Header) -> str:
     """Commit: write corpus.json whole and rename it into place. Returns the corpus digest.
 
     Everything the header names must be on disk before. Writing the same header again is no commit at all.
     """
-    data = (json.dumps(header.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    data = header_bytes(header)
     path = root / HEADER_NAME
     if not path.is_file() or path.read_bytes() != data:
         write_atomic(path, data)

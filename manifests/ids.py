@@ -63,7 +63,7 @@ def check_id(text: str) -> str:
     return text
 
 
-def sha256_hex(data: bytes) -> str:
+def sha256_hex(data: bytes | memoryview) -> str:
     """Lower-case hex sha256 of the bytes."""
     return hashlib.sha256(data).hexdigest()
 

@@ -15,13 +15,41 @@ from PIL import Image
 
 from manifests.records import Box
 
-__all__ = ["box_from_mask", "decode_image", "decode_mask", "encode_image", "encode_mask", "mask_from_box"]
+__all__ = ["box_from_mask", "decode_image", "decode_mask", "encode_image", "encode_mask", "image_size", "mask_from_box"]
 
 # decoders are named, never guessed from 40 parsers
 FORMATS = {"jpg": ("JPEG",), "png": ("PNG",), "webp": ("WEBP",)}
 
 ImageArray = npt.NDArray[np.uint8]
 MaskArray = npt.NDArray[np.bool_]
+
+
+def image_size(data: bytes, image_format: str) -> tuple[int, int]:
+    """(height, width) that the header of a member declares; nothing is decoded. Raises OSError where it has none."""
+    size = _jpeg_size(data) if image_format == "jpg" else _png_size(data) if image_format == "png" else None
+    if size is not None:
+        return size
+    with Image.open(io.BytesIO(data), formats=FORMATS[image_format]) as image:
+        return image.height, image.width
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """From the frame header (ITU-T T.81, B.2.2), a tenth of what opening the picture costs; None for anything odd."""
+    position = 2
+    while data.startswith(b"\xff\xd8") and position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[position + 5 : position + 7]), int.from_bytes(data[position + 7 : position + 9])
+        if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xDA:
+            return None
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+    return None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    if not data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") or len(data) < 57:
+        return None
+    return int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
 
 
 def decode_image(data: bytes, image_format: str) -> ImageArray:

@@ -79,6 +79,7 @@ def remove(ref: str, output: str | Path) -> tuple[str, list[str]]:
                 recipe=corpus.header.recipe,
                 made_with=corpus.header.made_with,
                 shard_bytes=int(corpus.header.recipe.get("pack", {}).get("shard_bytes", 256 << 20)),
+                parquet=bool(corpus.header.data),
             ),
         )
         remove_unnamed(target)

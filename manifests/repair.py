@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.corpus import Corpus, read_table
+from manifests.datafiles import write_data_file
 from manifests.errors import CorpusError, IntegrityError
 from manifests.fsops import open_below, sha256_of_file, write_atomic
 from manifests.header import FileEntry, read_header
@@ -25,7 +26,8 @@ FetchBlob = Callable[[str], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What was damaged and is whole again, and what is lost: IDs whose bytes no copy holds."""
+    """What was damaged and is whole again, and what is lost: IDs whose bytes no copy holds, and data files that this
+    version of pyarrow cannot write as they were."""
 
     mended: tuple[str, ...]
     lost: tuple[str, ...]
@@ -34,8 +36,9 @@ class RepairReport:
 def repair(root: Path, fetch: FetchBlob = lambda sha256: None) -> RepairReport:
     """Rewrite only what is damaged. The caller holds the output's lock.
 
-    A table comes back from its fixed-name copy. A shard is put together again from members that are still whole in
-    it and from `fetch`; its bytes are then the recorded ones. Raises `IntegrityError` where a table has no copy.
+    A table comes back from its fixed-name copy, a data file from its shard. A shard is put together again from members
+    that are still whole in it and from `fetch`; its bytes are then the recorded ones. Raises `IntegrityError` where a
+    table has no copy.
     """
     header = read_header(root).header
     mended: list[str] = []
@@ -59,6 +62,14 @@ def repair(root: Path, fetch: FetchBlob = lambda sha256: None) -> RepairReport:
             if write_shard(_target(root, entry), members) != entry.sha256:
                 raise AssertionError(f"{entry.path}: the same members gave other bytes")
             mended.append(entry.path)
+        for entry, shard in zip(header.data, header.shards, strict=False):
+            if _is_whole(root, entry):
+                continue
+            samples = [sample for sample in corpus.samples() if sample.image.shard == shard.path]
+            members, missing = _salvage(root, shard, samples, fetch)
+            # another version of pyarrow gives other bytes
+            same = not missing and write_data_file(_target(root, entry), members) == entry.sha256
+            (mended if same else lost).append(entry.path)
     return RepairReport(tuple(mended), tuple(lost))
 
 

@@ -7,6 +7,7 @@ the same members must give the same bytes on any machine: mtime, uid and gid are
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,11 @@ from manifests.records import MemberRef
 __all__ = [
     "Member",
     "MemberName",
+    "ShardBytes",
     "ShardSample",
+    "check_member",
     "check_member_name",
+    "mapped",
     "read_member",
     "scan_members",
     "shard_digest",
@@ -41,6 +45,18 @@ class MemberData(Protocol):
     """Bytes that are fetched when the shard is written, so that a shard is never in memory whole."""
 
     def __call__(self) -> bytes: ...
+
+
+class ShardBytes(Protocol):
+    """Where the bytes of a corpus's shards come from: a folder, or a place far away. Safe to share between threads."""
+
+    def read(self, shard: str, offset: int, length: int) -> bytes:
+        """Bytes of a shard that corpus.json names; they may be fewer, and nobody has checked them."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +95,25 @@ def check_member_name(name: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+# what all headers share: mode, uid, gid | mtime | type, no link, magic, no owners, device numbers, no prefix
+_BEFORE_LENGTH = b"0000644\0" + b"0000000\0" * 2
+_AFTER_LENGTH = b"00000000000\0"
+_TAIL = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+# the checksum is taken with spaces in its own place
+_SUM_OF_ALL = sum(_BEFORE_LENGTH) + sum(_AFTER_LENGTH) + sum(_TAIL) + 8 * ord(" ")
+
+
 def _header(name: str, length: int) -> bytes:
     check_member_name(name)
-    fields = bytearray(BLOCK)
     encoded = name.encode()
     if len(encoded) > 100:
         raise CorpusError(f"member name {name!r} is longer than 100 bytes.", code="E301")
-    fields[0 : len(encoded)] = encoded
-    fields[100:108] = b"0000644\0"
-    fields[108:116] = fields[116:124] = b"0000000\0"
-    fields[124:136] = b"%011o\0" % length
-    fields[136:148] = b"00000000000\0"
-    fields[148:156] = b" " * 8
-    fields[156:157] = b"0"
-    fields[257:265] = b"ustar\x0000"
-    fields[329:337] = fields[337:345] = b"0000000\0"
-    fields[148:156] = b"%06o\0 " % sum(fields)
-    return bytes(fields)
+    size = b"%011o\0" % length
+    checksum = b"%06o\0 " % (_SUM_OF_ALL + sum(encoded) + sum(size))
+    return b"".join((encoded.ljust(100, b"\0"), _BEFORE_LENGTH, size, _AFTER_LENGTH, checksum, _TAIL))
+
+
+_PADDING = [bytes(count) for count in range(BLOCK)]
 
 
 def shard_digest(samples: Iterable[ShardSample]) -> str:
@@ -142,13 +160,17 @@ def write_shard(path: Path, samples: Sequence[ShardSample]) -> str:
             file.write(data)
 
         for sample in samples:
+            parts: list[bytes] = []
             for member in sample.members:
                 data = member.data()
                 if len(data) != member.length or hashlib.sha256(data).hexdigest() != member.sha256:
                     raise IntegrityError(f"{sample.key}.{member.ending} changed before it was packed.", code="E401")
-                put(_header(f"{sample.key}.{member.ending}", member.length))
-                put(data)
-                put(bytes(-member.length % BLOCK))
+                parts += (
+                    _header(f"{sample.key}.{member.ending}", member.length),
+                    data,
+                    _PADDING[-member.length % BLOCK],
+                )
+            put(b"".join(parts))  # one write a sample: small ones cost more than the copy
         put(bytes(2 * BLOCK))
 
     member_offsets(samples)
@@ -164,6 +186,11 @@ def read_member(descriptor: int, ref: MemberRef) -> bytes:
     # asked before reading: memory is taken for what is there, not for what a foreign manifest claims
     there = ref.offset >= 0 and 0 <= ref.length <= os.fstat(descriptor).st_size - ref.offset
     data = os.pread(descriptor, ref.length, ref.offset) if there else b""
+    return check_member(data, ref)
+
+
+def check_member(data: bytes, ref: MemberRef) -> bytes:
+    """The bytes themselves, if they are those the reference names; `IntegrityError` E401 otherwise."""
     if len(data) != ref.length or hashlib.sha256(data).hexdigest() != ref.sha256:
         raise IntegrityError(
             f"{ref.shard} at byte {ref.offset}: the bytes are not those the manifest names.", code="E401"
@@ -171,21 +198,28 @@ def read_member(descriptor: int, ref: MemberRef) -> bytes:
     return data
 
 
+def mapped(file: IO[bytes]) -> memoryview:
+    """A file's bytes without reading them: for going through all of it."""
+    empty = os.fstat(file.fileno()).st_size == 0
+    return memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+
 def scan_members(file: IO[bytes]) -> list[MemberName]:
     """Names and positions of all members, header checksums verified; for `validate` and `repair` only.
 
     Raises `CorpusError` E304 for a member outside the grammar and `IntegrityError` E401 for a broken header.
     """
+    data = mapped(file)
     members: list[MemberName] = []
-    size = os.fstat(file.fileno()).st_size
+    size = len(data)
     position = 0
     while position < size:
-        header = os.pread(file.fileno(), BLOCK, position)
+        header = bytes(data[position : position + BLOCK])
         if len(header) < BLOCK:
             raise IntegrityError(f"header at byte {position} is cut.", code="E401")
         if not any(header):
             # a zeroed hole looks like the end: the end mark is two zero blocks and nothing after them
-            if size - position != 2 * BLOCK or any(os.pread(file.fileno(), BLOCK, position + BLOCK)):
+            if size - position != 2 * BLOCK or any(data[position + BLOCK :]):
                 raise IntegrityError(f"end mark at byte {position} before the end.", code="E401")
             return members
         name = header[:100].rstrip(b"\0").decode("ascii", "replace")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +13,19 @@ import numpy as np
 
 from manifests.corpus import Corpus, read_table
 from manifests.counts import counts_of
-from manifests.errors import CODES, CorpusError, ReportedError, UsageError, printable
+from manifests.datafiles import check_data_file
+from manifests.errors import CODES, CorpusError, IntegrityError, ReportedError, UsageError, printable
 from manifests.fsops import open_below, sha256_of_file
-from manifests.header import FileEntry, read_header
-from manifests.ids import is_sample_id
+from manifests.header import FileEntry, Header, read_header
+from manifests.ids import is_sample_id, sha256_hex
 from manifests.index import IdIndex
-from manifests.pixels import decode_image, decode_mask
+from manifests.pixels import MaskArray, decode_image, decode_mask, image_size
 from manifests.records import LedgerRow, Sample, Subject
 from manifests.schema import records_from_table
-from manifests.shards import MemberName, read_member, scan_members
+from manifests.shards import MemberName, check_member, mapped, read_member, scan_members
 from manifests.writer import json_member
 
-__all__ = ["Problem", "validate"]
+__all__ = ["Problem", "foreign_problems", "validate"]
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -45,13 +47,15 @@ def validate(
     root: str | Path,
     *,
     full: bool = False,
+    decode: bool = False,
     subset: tuple[int, int] | None = None,
     on_progress: OnProgress = lambda stage, done, total: None,
 ) -> list[Problem]:
     """Everything that is wrong with a corpus; an empty list is a clean bill.
 
-    The quick check reads the header and the tables and compares sizes. `full` hashes every shard and decodes every
-    picture and mask; `subset=(n, t)` does that for the n-th of t parts of the shards.
+    The quick check reads the header and the tables and compares sizes. `full` hashes every shard and every member,
+    compares every record and looks at every picture's size; `decode` decodes every picture and mask besides;
+    `subset=(n, t)` does that for the n-th of t parts of the shards.
     Raises `NotFoundError` where there is no corpus, `CorpusError` where its header cannot be read.
     """
     root = Path(root)
@@ -64,9 +68,9 @@ def validate(
     if tables is None:
         return problems
     samples, subjects, ledger = tables
-    problems += [*_row_problems(samples, subjects, ledger), *_count_problems(root, samples, subjects, ledger)]
+    problems += [*_row_problems(samples, subjects, ledger), *_count_problems(header, samples, subjects, ledger)]
     problems += _derived_problems(root, samples)
-    if full or subset:
+    if full or decode or subset:
         part, parts = subset or (1, 1)
         chosen = [entry for number, entry in enumerate(header.shards) if number % parts == part - 1]
         by_shard: dict[str, list[Sample]] = {}
@@ -75,12 +79,13 @@ def validate(
         done, total = 0, sum(entry.rows for entry in chosen)
         for entry in chosen:
             if entry.path not in broken:
-                for problem in _shard_problems(root, entry, by_shard.get(entry.path, [])):
+                for problem in _shard_problems(root, entry, by_shard.get(entry.path, []), decode):
                     if problem is None:
                         done += 1
                         on_progress("validate", done, total)
                     else:
                         problems.append(problem)
+        problems += _data_problems(root, header, [entry.path for entry in chosen], by_shard, broken)
     return problems
 
 
@@ -165,9 +170,8 @@ def _sample_problems(sample: Sample, known: set[str]) -> Iterator[Problem]:
 
 
 def _count_problems(
-    root: Path, samples: list[Sample], subjects: list[Subject], ledger: list[LedgerRow]
+    header: Header, samples: list[Sample], subjects: list[Subject], ledger: list[LedgerRow]
 ) -> Iterator[Problem]:
-    header = read_header(root).header
     for entry, rows in (
         (header.manifest, len(samples)),
         (header.subjects, len(subjects)),
@@ -209,46 +213,122 @@ def _derived_problems(root: Path, samples: list[Sample]) -> Iterator[Problem]:
         yield Problem(error.code, "index.sqlite", error.detail)
 
 
-def _shard_problems(root: Path, entry: FileEntry, samples: list[Sample]) -> Iterator[Problem | None]:
+def _shard_problems(root: Path, entry: FileEntry, samples: list[Sample], decode: bool) -> Iterator[Problem | None]:
     """Problems of one shard; a None after each sample that was looked at."""
-    path = root / entry.path
-    if sha256_of_file(path)[1] != entry.sha256:
+    with os.fdopen(open_below(root, entry.path), "rb") as file:
+        data = mapped(file)
+    if sha256_hex(data) != entry.sha256:
         yield Problem("E401", entry.path, "sha256 differs from the recorded one.")
+    found = yield from _members(root, entry, samples)
+    if found is None:
+        return
+    for sample in samples:
+        try:
+            yield from _member_problems(data, sample, found, decode)
+        except CorpusError as error:
+            yield Problem(error.code, sample.id, error.detail)
+        except Exception as error:  # decoders raise anything on foreign bytes
+            yield Problem("E401", sample.id, f"cannot be decoded: {error}.")
+        yield None
+
+
+def _members(
+    root: Path, entry: FileEntry, samples: list[Sample]
+) -> Generator[Problem, None, dict[tuple[str, str], MemberName] | None]:
+    """Problems of a shard's names; returns its members by key and ending, or None where it cannot be walked."""
     try:
-        with path.open("rb") as file:
-            found = {(member.key, member.ending): member for member in scan_members(file)}
+        with os.fdopen(open_below(root, entry.path), "rb") as file:
+            members = scan_members(file)
     except CorpusError as error:
         yield Problem(error.code, entry.path, error.detail)
-        return
+        return None
+    found = {(member.key, member.ending): member for member in members}
+    if len(found) != len(members):
+        yield Problem("E303", entry.path, "a member stands twice.")
     expected = {(s.id, ending) for s in samples for ending in (s.image.format, "mask.png", "json")}
     for key, ending in sorted(found.keys() ^ expected):
         code = "E304" if (key, ending) in found else "E303"
         yield Problem(code, entry.path, f"{key}.{ending} is {'foreign' if code == 'E304' else 'missing'}.")
-    descriptor = open_below(root, entry.path)
-    with os.fdopen(descriptor, "rb"):
-        for sample in samples:
-            try:
-                yield from _member_problems(descriptor, sample, found)
-            except CorpusError as error:
-                yield Problem(error.code, sample.id, error.detail)
-            except Exception as error:  # decoders raise anything on foreign bytes
-                yield Problem("E401", sample.id, f"cannot be decoded: {error}.")
-            yield None
+    return found
 
 
-def _member_problems(descriptor: int, sample: Sample, found: dict[tuple[str, str], MemberName]) -> Iterator[Problem]:
+def foreign_problems(
+    root: Path, header: Header, samples: list[Sample], subjects: list[Subject], ledger: list[LedgerRow]
+) -> Iterator[Problem]:
+    """What a corpus from elsewhere may hold for readers to trip on, though its files are those its header names.
+
+    Rows that contradict each other, members that the manifest does not name or that are not what it says, and data
+    files without bytes or with paths. Every byte is hashed, no picture is decoded.
+    """
+    yield from _row_problems(samples, subjects, ledger)
+    yield from _count_problems(header, samples, subjects, ledger)
+    by_shard: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_shard.setdefault(sample.image.shard, []).append(sample)
+    for entry in header.shards:
+        held = by_shard.get(entry.path, [])
+        found = yield from _members(root, entry, held)
+        if found is None:
+            continue
+        with os.fdopen(open_below(root, entry.path), "rb") as file:
+            shard = mapped(file)
+            for sample in held:
+                for problem in _place_problems(shard, sample, found):
+                    yield Problem(problem.code, entry.path, f"{sample.id}: {problem.detail}")
+                try:
+                    for ref in (sample.image, sample.mask):
+                        read_member(file.fileno(), ref)
+                except IntegrityError as error:
+                    yield Problem(error.code, entry.path, f"{sample.id}: {error.detail}")
+    yield from _data_problems(root, header, [entry.path for entry in header.shards], by_shard, set())
+
+
+def _data_problems(
+    root: Path, header: Header, shards: list[str], by_shard: dict[str, list[Sample]], broken: set[str]
+) -> Iterator[Problem]:
+    """Problems of the data files of these shards: the n-th data file holds the rows of the n-th shard."""
+    if header.data and [entry.rows for entry in header.data] != [entry.rows for entry in header.shards]:
+        yield Problem("E308", "data", "the data files and the shards disagree.")
+        return
+    for entry, shard in zip(header.data, header.shards, strict=False):
+        if shard.path not in shards or entry.path in broken:
+            continue
+        with os.fdopen(open_below(root, entry.path), "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                yield Problem("E401", entry.path, "sha256 differs from the recorded one.")
+            file.seek(0)
+            for error in check_data_file(file, entry.path, by_shard.get(shard.path, [])):
+                yield Problem(error.code, error.where, error.detail)
+
+
+def _member_problems(
+    shard: memoryview, sample: Sample, found: dict[tuple[str, str], MemberName], decode: bool
+) -> Iterator[Problem]:
+    yield from _place_problems(shard, sample, found)
+    data, mask_data = (
+        check_member(bytes(shard[max(0, ref.offset) : max(0, ref.offset + ref.length)]), ref)
+        for ref in (sample.image, sample.mask)
+    )
+    sizes = image_size(data, sample.image.format), image_size(mask_data, "png")
+    if sizes != ((sample.height, sample.width),) * 2:
+        recorded = f"recorded {sample.height}x{sample.width}"
+        yield Problem("E201", sample.id, f"image {sizes[0]}, mask {sizes[1]}, {recorded}.")
+    elif decode:
+        decode_image(data, sample.image.format)
+        yield from _area_problems(sample, decode_mask(mask_data))
+
+
+def _area_problems(sample: Sample, mask: MaskArray) -> Iterator[Problem]:
+    if not np.isclose(mask.mean(), sample.mask_area, atol=1e-9):
+        yield Problem("E212", sample.id, f"mask area {mask.mean():.4f}, recorded {sample.mask_area:.4f}.")
+
+
+def _place_problems(shard: memoryview, sample: Sample, found: dict[tuple[str, str], MemberName]) -> Iterator[Problem]:
+    """Where a sample's members lie, and what its row says."""
     for ref, ending in ((sample.image, sample.image.format), (sample.mask, "mask.png")):
         member = found.get((sample.id, ending))
         if member is not None and (member.offset, member.length) != (ref.offset, ref.length):
             yield Problem("E308", sample.id, f"the {ending} member lies elsewhere than recorded.")
-    image = decode_image(read_member(descriptor, sample.image), sample.image.format)
-    mask = decode_mask(read_member(descriptor, sample.mask))
-    if image.shape[:2] != (sample.height, sample.width) or mask.shape != image.shape[:2]:
-        yield Problem(
-            "E201", sample.id, f"image {image.shape[:2]}, mask {mask.shape}, recorded {sample.height}x{sample.width}."
-        )
-    elif not np.isclose(mask.mean(), sample.mask_area, atol=1e-9):
-        yield Problem("E212", sample.id, f"mask area {mask.mean():.4f}, recorded {sample.mask_area:.4f}.")
     text = found.get((sample.id, "json"))
-    if text is not None and os.pread(descriptor, text.length, text.offset) != json_member(sample):
+    if text is not None and shard[text.offset : text.offset + text.length] != json_member(sample):
         yield Problem("E401", sample.id, "its json member differs from the manifest row.")

@@ -142,7 +142,7 @@ def test_corpus_can_be_read_with_none_of_our_code(pristine, monkeypatch):
 @pytest.mark.parametrize("which", ["image", "mask"])
 def test_flipped_byte_in_a_shard_never_reaches_the_reader(corpus_root, which):
     with open_corpus(corpus_root) as corpus:
-        sample = corpus[corpus.ids[4]]
+        sample = corpus.record(corpus.ids[4])
     ref = getattr(sample, which)
     flip(corpus_root / ref.shard, ref.offset + ref.length // 2)
     with open_corpus(corpus_root) as corpus:
@@ -359,11 +359,12 @@ def test_one_open_corpus_serves_many_threads(pristine):
     assert faults == []
 
 
-def test_folder_without_a_corpus_and_remote_place_are_usage_errors(tmp_path):
+def test_folder_without_a_corpus_and_what_is_no_place_are_usage_errors(tmp_path):
     with pytest.raises(NotFoundError, match=r"E503 .*holds no corpus.json"):
         open_corpus(tmp_path)
-    with pytest.raises(UsageError, match=r"E501 .*local folders only"):
-        open_corpus("hf://datasets/user/name")
+    for place in ("gs://bucket/corpus", "hf://user/name", "hf://datasets/name", "http://127.0.0.1/corpus"):
+        with pytest.raises(UsageError, match=r"E501 .*hf://datasets/USER/NAME"):
+            open_corpus(place)
 
 
 def test_schema_has_a_column_for_every_field_and_its_version(pristine):

@@ -28,7 +28,7 @@ from tests.manifests.corpora import (
 def codes(root: Path, *, full: bool = True, subset: tuple[int, int] | None = None) -> set[str]:
     """Codes of all problems, or of the error where the header itself cannot be read."""
     try:
-        return {problem.code for problem in validate(root, full=full, subset=subset)}
+        return {problem.code for problem in validate(root, full=full, decode=full, subset=subset)}
     except CorpusError as error:
         return {error.code}
 
