@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+OLD_GROUNDING_DINO := groundingdino-py==0.4.0
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-slow lint format install bench clean
+.PHONY: demo test test-slow lint format install bench groundingdino-py clean
 
 demo: .venv/.demo
 	$(BIN)/python recipes/demo.py demo-photographs
@@ -28,6 +29,10 @@ format: .venv/.lint
 
 bench: .venv/.test
 	$(BIN)/python benchmarks/build.py
+	$(BIN)/python -W ignore -m benchmarks.writing
+	$(BIN)/python -W ignore -m benchmarks.reading
+	$(BIN)/python -W ignore -m benchmarks.by_id
+	$(BIN)/python -W ignore -m benchmarks.validating
 
 install: .venv/.core
 
@@ -45,11 +50,18 @@ install: .venv/.core
 
 .venv/.test: .venv/.core
 	$(PIP) -e ".[test]"
+	$(PIP) --no-deps $(OLD_GROUNDING_DINO)
 	touch $@
 
 .venv/.lint: .venv/.core
 	$(PIP) -e ".[lint,test]"
+	$(PIP) --no-deps $(OLD_GROUNDING_DINO)
 	touch $@
+
+# by itself: it asks for a second OpenCV and an old supervision, which nothing here uses
+groundingdino-py: .venv/.core
+	$(PIP) -e ".[groundingdino-py]"
+	$(PIP) --no-deps $(OLD_GROUNDING_DINO)
 
 clean:
 	rm -rf .venv demo-photographs demo-corpus

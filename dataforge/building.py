@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataforge import __version__
+from dataforge.backends import model_identity
 from dataforge.config import Recipe
+from dataforge.doctor import require_ready
 from dataforge.executor import Executor, InlineExecutor, LocalExecutor
 from dataforge.flow import STAGE_VERSIONS, Flow
 from dataforge.ingest.sources import Inputs, read_inputs
 from dataforge.packing import corpus_content
-from dataforge.report import write_card, write_report
+from dataforge.report import write_descriptions, write_report
 from dataforge.runner import MOMENTARY, OnProgress, Runner, StageCounts
 from dataforge.store import Store
 from manifests.corpus import open_corpus
@@ -80,10 +82,12 @@ def build(
     failed for a worker's or stage's sake. `workers` is the number of worker processes (default: one a core); 0 runs
     everything in this process, which does not survive a decoder that crashes.
 
-    Raises `UsageError` for a wrong call, recipe or listing, `OutputLocked` while another build writes to `output`,
+    Raises `UsageError` for a wrong call, recipe or listing, for a package or weights that the recipe names and this
+    machine lacks, `OutputLocked` while another build writes to `output`,
     `EnvironmentFault` where the machine fails; the corpus that was there before is whole in every case.
     """
     recipe = recipe or Recipe()
+    require_ready(recipe)
     given, root = Path(subjects), Path(output)
     if given.is_dir() and root.resolve().is_relative_to(given.resolve()):
         raise UsageError(f"{root} lies inside {given}, whose every file is a photograph.", code="E504")
@@ -132,10 +136,10 @@ def _build_locked(
 
 
 def derive(root: Path, on_progress: Callable[[str, int, int], None] = _silent) -> None:
-    """Make everything that follows from the committed files: table copies, ID index, card and report."""
+    """Make everything that follows from the committed files: table copies, ID index, card, Croissant and report."""
     with open_corpus(root) as corpus:
         write_derived(root, corpus.samples())
-        write_card(corpus)
+        write_descriptions(corpus)
         write_report(corpus, on_progress=on_progress)
 
 
@@ -208,9 +212,9 @@ def _fingerprint(inputs: Inputs, recipe: Recipe) -> str:
         [scene.file.path, scene.file.size, scene.file.mtime_ns, scene.class_noun, scene.box] for scene in inputs.scenes
     ]
     settled = [[row.path, row.status, row.rule, row.size] for row in inputs.settled]
-    return digest_of(
-        [__version__, STAGE_VERSIONS, recipe.model_dump(mode="json"), subjects, photographs, scenes, settled]
-    )
+    weights = [model_identity(section) for section in recipe.sections().values()]
+    settings = recipe.model_dump(mode="json")
+    return digest_of([__version__, STAGE_VERSIONS, settings, weights, subjects, photographs, scenes, settled])
 
 
 def _result(root: Path, runner: Runner, inputs: Inputs, max_quarantine: float, unchanged: bool) -> BuildResult:
@@ -229,5 +233,5 @@ def _result(root: Path, runner: Runner, inputs: Inputs, max_quarantine: float, u
             insufficient=insufficient,
             exit_code=3 if share > max_quarantine or insufficient else 0,
             unchanged=unchanged,
-            warnings=tuple(inputs.warnings),
+            warnings=(*inputs.warnings, *runner.notes),
         )

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from manifests.errors import EnvironmentFault, ReportedError
+from manifests.errors import EnvironmentFault, ReportedError, redact
 
 app = typer.Typer()
 
@@ -54,6 +54,9 @@ def build(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what a worker or stage failed on.")
     ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write the same rows as data/*.parquet too (pack.parquet=true).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
     """Build a corpus from photographs, or bring it up to date: only what changed is computed."""
@@ -62,7 +65,7 @@ def build(
     from dataforge.summary import print_summary, summary_json
     from manifests.console import emit_json, progress
 
-    settings = load_recipe(recipe, sets)
+    settings = load_recipe(recipe, [*(sets or []), *(["pack.parquet=true"] if parquet else [])])
     with progress() as bar:
         result = run(
             subjects,
@@ -101,14 +104,124 @@ def repair(corpus: CorpusArgument) -> None:
 @app.command()
 def report(corpus: CorpusArgument) -> None:
     """Make the card and the HTML report of a corpus again."""
-    from dataforge.report import write_card, write_report
+    from dataforge.report import write_descriptions, write_report
     from manifests.console import echo, progress
     from manifests.corpus import open_corpus
 
     with progress() as bar, open_corpus(corpus) as opened:
-        write_card(opened)
+        write_descriptions(opened)
         write_report(opened, on_progress=bar)
     echo(f"{corpus}/report/index.html")
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="NAME|FILE", help="A recipe; all that ship by default.", show_default=False)
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting on top.", show_default=False)
+    ] = None,
+    fetch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Download a recipe's weights, or LAYOUT:MODEL[@REVISION][+VARIANT].",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
+) -> None:
+    """Say what a recipe's models need and what of it is on this machine; download weights when asked to."""
+    from dataforge.config import load_recipe, named_recipes
+    from dataforge.doctor import examine, findings_json, print_findings
+    from dataforge.doctor import fetch as download
+    from manifests.console import echo, emit_json
+
+    if fetch is not None:
+        names = download(fetch, lambda name: load_recipe(name, sets))
+        echo(f"fetched {', '.join(names)}" if names else "nothing to fetch: no model of this recipe is the Hub's")
+        recipe = recipe or (fetch if ":" not in fetch else None)
+        if recipe is None:
+            return
+    found = {name: examine(load_recipe(name, sets)) for name in ([recipe] if recipe else named_recipes())}
+    if as_json:
+        emit_json({name: findings_json(findings) for name, findings in found.items()})
+    else:
+        print_findings(found)
+    if recipe and any(finding.problem for finding in found[recipe]):
+        raise typer.Exit(2)
+
+
+@app.command()
+def publish(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.", show_default=False)],
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLACE", help="hf://datasets/USER/NAME, s3://BUCKET/KEY or a folder.", show_default=False
+        ),
+    ],
+    public: Annotated[bool, typer.Option("--public", help="Let anyone read it; private is the default.")] = False,
+    allow_unknown_rights: Annotated[
+        bool, typer.Option("--allow-unknown-rights", help="Publish subjects whose licence or consent is not stated.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go where, and send nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
+) -> None:
+    """Publish a corpus on the Hub, in S3 or in a folder; again, and only what changed is sent."""
+    from dataforge.publishing import publish as send
+    from manifests.console import echo, emit_json, progress
+
+    with progress() as bar:
+        done = send(
+            corpus,
+            place,
+            public=public,
+            allow_unknown_rights=allow_unknown_rights,
+            dry_run=dry_run,
+            on_progress=bar,
+        )
+    if as_json:
+        sent = [{"path": parcel.path, "size": parcel.size} for parcel in done.sent]
+        emit_json({"url": done.url, "digest": done.digest, "sent": sent, "deleted": done.deleted, "kept": done.kept})
+        return
+    if dry_run:
+        for parcel in done.sent:
+            echo(f"+ {parcel.path}  {parcel.size:,} bytes")
+        for path in done.deleted:
+            echo(f"- {path}")
+    size = sum(parcel.size for parcel in done.sent)
+    would = "would be " if dry_run else ""
+    echo(
+        f"{len(done.sent)} files ({size:,} bytes) {would}sent, {len(done.deleted)} {would}deleted, "
+        f"{done.kept} there already."
+    )
+    echo(f"{done.url}{' (nothing was sent)' if dry_run else ''}")
+    echo(f"Read it: manifests.open({f'{done.place}@{done.digest}' if '://' in done.place else done.place!r})")
+
+
+@app.command()
+def pull(
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="PLACE[@REVISION]: hf://..., s3://... or a folder.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the corpus.", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
+) -> None:
+    """Bring a published corpus to this disk, resuming what was begun, every byte checked."""
+    from dataforge.publishing import pull as fetch
+    from manifests.console import echo, emit_json, progress
+
+    with progress() as bar:
+        done = fetch(ref, output, on_progress=bar)
+    if as_json:
+        emit_json({"digest": done.digest, "fetched": done.fetched, "kept": done.kept})
+        return
+    echo(f"{done.fetched} files fetched, {done.kept} there already; {output} is corpus {done.digest[:12]}.")
+    echo(f"`dataforge show {output}` says what is in it; {output}/report/index.html shows it.")
 
 
 def _verbs() -> typer.Typer:
@@ -162,9 +275,9 @@ def _report_bug() -> None:
     import traceback
 
     with tempfile.NamedTemporaryFile("w", prefix="dataforge-bug-", suffix=".txt", delete=False) as file:
-        file.write(traceback.format_exc())
-    last = traceback.format_exc().strip().splitlines()[-1][:200]
+        file.write(redact(traceback.format_exc()))
+    last = redact(traceback.format_exc().strip().splitlines()[-1])[:200]
     message = f"this is a bug of ours: {last} The whole story is in {file.name}; please report it."
     print(f"dataforge: {message}", file=sys.stderr)  # noqa: T201 the command line is what prints
     if os.environ.get("DATAFORGE_DEBUG"):
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201 the command line is what prints

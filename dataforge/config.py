@@ -9,26 +9,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from dataforge.model_config import (
+    ClipCheck,
+    Diffusers,
+    GroundingDino,
+    GroundingDinoPy,
+    ModelSection,
+    Sam,
+    Sam2,
+    Sam3Grounder,
+    Sam3Segmenter,
+    SamHf,
+    Vlm,
+    VlmServer,
+)
+from dataforge.section import Section, Share
 from manifests.errors import UsageError
-from manifests.ids import digest_of
 from manifests.overrides import describe, load_yaml
 
-__all__ = ["Recipe", "Section", "load_recipe", "named_recipes"]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A closed, frozen group of settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @property
-    def digest(self) -> str:
-        """16 hex digits that change with any setting of the section."""
-        return digest_of(self.model_dump(mode="json"))[:16]
+__all__ = ["ClipCheck", "Recipe", "Section", "load_recipe", "named_recipes"]
 
 
 class Limits(Section):
@@ -79,10 +80,13 @@ class EmbeddedDescriber(Section):
 
 
 class FakeGrounder(Section):
-    """For tests: the middle of each picture."""
+    """For tests: the middle of each picture; `delay_s` a batch, as a model takes its time."""
 
     kind: Literal["fake"]
     min_score: Share = 0.0
+    delay_s: Annotated[float, Field(ge=0, le=10)] = 0.0
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    workers: Annotated[int, Field(ge=1)] | None = None
 
 
 class FakeSegmenter(Section):
@@ -98,8 +102,12 @@ class FakeDescriber(Section):
 
 
 class Compose(Section):
-    """How words become prompts (DreamMix's regular data: base prompt, one per word, random pairs)."""
+    """How words become prompts (DreamMix's regular data: base prompt, one per word, random pairs).
 
+    `kind: vlm` has the describer's model write each prompt; one that lacks a word or the noun stays the template's.
+    """
+
+    kind: Literal["template", "vlm"] = "template"
     instance_template: str = "a photo of {identifier} {class_noun}"
     template: str = "a photo of a {words} {class_noun}"
     words: Literal["source", "candidate", "both"] = "both"
@@ -127,22 +135,43 @@ def _kind(value: Any) -> Any:
     return value.get("kind", "embedded") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
-_by_kind = Discriminator(
-    _kind,
-    custom_error_type="unknown_kind",
-    custom_error_message="`kind` names no backend of this role; there are embedded and fake",
-)
+def _by_kind(*kinds: str) -> Discriminator:
+    return Discriminator(
+        _kind,
+        custom_error_type="unknown_kind",
+        custom_error_message=f"`kind` names no backend of this role; there are {', '.join(kinds[:-1])} and {kinds[-1]}",
+    )
+
+
 GrounderSettings = Annotated[
-    Annotated[EmbeddedGrounder, Tag("embedded")] | Annotated[FakeGrounder, Tag("fake")], _by_kind
+    Annotated[EmbeddedGrounder, Tag("embedded")]
+    | Annotated[FakeGrounder, Tag("fake")]
+    | Annotated[GroundingDino, Tag("grounding-dino")]
+    | Annotated[GroundingDinoPy, Tag("groundingdino-py")]
+    | Annotated[Sam3Grounder, Tag("sam3")],
+    _by_kind("embedded", "fake", "grounding-dino", "groundingdino-py", "sam3"),
 ]
 SegmenterSettings = Annotated[
-    Annotated[EmbeddedSegmenter, Tag("embedded")] | Annotated[FakeSegmenter, Tag("fake")], _by_kind
+    Annotated[EmbeddedSegmenter, Tag("embedded")]
+    | Annotated[FakeSegmenter, Tag("fake")]
+    | Annotated[Sam, Tag("sam")]
+    | Annotated[SamHf, Tag("sam-hf")]
+    | Annotated[Sam2, Tag("sam2")]
+    | Annotated[Sam3Segmenter, Tag("sam3")],
+    _by_kind("embedded", "fake", "sam", "sam-hf", "sam2", "sam3"),
 ]
 DescriberSettings = Annotated[
-    Annotated[EmbeddedDescriber, Tag("embedded")] | Annotated[FakeDescriber, Tag("fake")], _by_kind
+    Annotated[EmbeddedDescriber, Tag("embedded")]
+    | Annotated[FakeDescriber, Tag("fake")]
+    | Annotated[Vlm, Tag("vlm")]
+    | Annotated[VlmServer, Tag("vlm-server")],
+    _by_kind("embedded", "fake", "vlm", "vlm-server"),
 ]
 GeneratorSettings = Annotated[
-    Annotated[EmbeddedGenerator, Tag("embedded")] | Annotated[FakeGenerator, Tag("fake")], _by_kind
+    Annotated[EmbeddedGenerator, Tag("embedded")]
+    | Annotated[FakeGenerator, Tag("fake")]
+    | Annotated[Diffusers, Tag("diffusers")],
+    _by_kind("embedded", "fake", "diffusers"),
 ]
 
 
@@ -167,6 +196,8 @@ class Gate(Section):
     # the embedded segmenter was fitted so that 85 to 90 % of what lies above have IoU >= 0.75
     flag_below: Share = 0.78
     reject_below: Share = 0.0
+    # of two made pictures of one owner whose perceptual hashes differ in at most so many of 64 bits, one is kept
+    regular_duplicate_bits: Annotated[int, Field(ge=0, le=16)] | None = None
 
 
 class Split(Section):
@@ -177,9 +208,10 @@ class Split(Section):
 
 
 class Pack(Section):
-    """Shards are cut between subjects, near `shard_bytes`."""
+    """Shards are cut between subjects, near `shard_bytes`; `parquet` writes the same rows as `data/*.parquet` too."""
 
     shard_bytes: Annotated[int, Field(ge=1024)] = 256 << 20
+    parquet: bool = False
 
 
 class Recipe(Section):
@@ -192,9 +224,30 @@ class Recipe(Section):
     compose: Compose = Compose()
     generate: Generate = Generate()
     gate: Gate = Gate()
+    recheck: ClipCheck | None = None
     split: Split = Split()
     pack: Pack = Pack()
     min_images: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _someone_writes_the_prompts(self) -> Recipe:
+        if self.compose.kind == "vlm" and self.describe.kind not in ("vlm", "vlm-server"):
+            raise ValueError("compose.kind: vlm needs a describer that can write, vlm or vlm-server")
+        return self
+
+    def sections(self) -> dict[str, Section]:
+        """Role to settings of every backend that the recipe names."""
+        roles: dict[str, Section] = {"ground": self.ground, "segment": self.segment, "describe": self.describe}
+        roles["generate"] = self.generate.generator
+        return roles if self.recheck is None else roles | {"recheck": self.recheck}
+
+    def public(self) -> dict[str, Any]:
+        """The settings as JSON values, as a corpus may tell them: weights by name, without the way to them."""
+        values = self.model_dump(mode="json")
+        for role, section in self.sections().items():
+            place = values["generate"]["generator"] if role == "generate" else values[role]
+            place.update(section.nameless() if isinstance(section, ModelSection) else {})
+        return values
 
 
 def named_recipes() -> list[str]:

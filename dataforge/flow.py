@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from dataforge import __version__
-from dataforge.backends import backend_class
+from dataforge.backends import backend_class, model_identity
 from dataforge.config import Limits, Recipe, Section
 from dataforge.executor import Resources
 from dataforge.ingest.sources import Inputs, PhotographSource, SceneSource
@@ -16,8 +17,8 @@ from dataforge.runner import Runner, Task
 from dataforge.samples import Picture, WorkingSubject
 from dataforge.stages.blobs import photo_input
 from dataforge.stages.compose import instance_prompt
-from dataforge.stages.gate import assign_splits, flag_near_duplicates, judge
-from dataforge.store import Outcome
+from dataforge.stages.gate import assign_splits, flag_near_duplicates, judge, judge_again, reject_made_twice
+from dataforge.store import BlobRef, Outcome
 from dataforge.words import corrected_words
 from manifests.errors import CODES, Fault
 from manifests.ids import SCENES, digest_of, sample_id
@@ -29,11 +30,34 @@ from manifests.schema import decode, encode
 __all__ = ["STAGE_VERSIONS", "Flow"]
 
 # raised when a stage gives other results for the same inputs and settings, so that old results are not taken for new
-STAGE_VERSIONS = {"ingest": 1, "ingest-mask": 1, "ground": 1, "segment": 2, "describe": 1, "compose": 1, "generate": 1}
+STAGE_VERSIONS = {
+    "ingest": 1,
+    "ingest-mask": 1,
+    "ground": 1,
+    "segment": 2,
+    "describe": 1,
+    "compose": 1,
+    "write": 1,
+    "generate": 2,
+    "recheck": 1,
+}
 
 
-# stages whose results also depend on a backend and its version
-ROLES = frozenset({"ground", "segment", "describe", "generate"})
+# stages whose results also depend on a backend and its version, and the role it plays there
+ROLES = {
+    "ground": "ground",
+    "segment": "segment",
+    "describe": "describe",
+    "write": "describe",
+    "generate": "generate",
+    "recheck": "recheck",
+}
+
+
+# what a prompt's template says when a model wrote it
+WRITTEN = "vlm"
+# a unit's wall time where a model may have to be loaded from a slow disk first
+MODEL_UNIT_S = 3600.0
 
 
 class Flow:
@@ -46,6 +70,7 @@ class Flow:
             update={"use_given_masks": True, "use_given_boxes": True, "near_duplicate_bits": 0}
         )
         self._runner = runner
+        self._identities = {role: model_identity(section) for role, section in recipe.sections().items()}
         self.subjects = [WorkingSubject(source) for source in inputs.subjects]
         for subject in self.subjects:
             source = subject.source
@@ -73,6 +98,8 @@ class Flow:
         self._ground(self.regular)
         self._segment(self.regular)
         judge(self.regular, recipe.gate)
+        self._recheck()
+        reject_made_twice(self.regular, recipe.gate)
         linked = flag_near_duplicates(self.photographs, recipe.ingest.near_duplicate_bits)
         assign_splits(self.subjects, linked, recipe.split)
 
@@ -203,6 +230,9 @@ class Flow:
                 picture.box, picture.box_score = _box(item["box"]), item["score"]
                 picture.other_boxes = tuple(_box(box) for box in item["other_boxes"])
                 picture.provenance.append(self._provenance("ground", section, outcome.value["by"]))
+                if "segmentation" in item and section.kind == self._recipe.segment.kind:
+                    facts, mask = item["segmentation"], outcome.blobs[str(group.index(picture))]
+                    self._take_mask(picture, mask, facts, outcome.value["by"])
 
     def _segment(self, pictures: Iterable[Picture]) -> None:
         section = self._recipe.segment
@@ -217,13 +247,17 @@ class Flow:
                 if "fault" in item:
                     picture.fault = Fault(*item["fault"])
                     continue
-                picture.mask, picture.mask_area = outcome.blobs[str(number)], item["area"]
-                picture.mask_quality, picture.scores = item["quality"], item["scores"]
-                picture.doubts = tuple(item["flags"])
-                picture.rival_outline = tuple(item["rival"])
-                if picture.box_score < 1.0:
-                    picture.box = _box(item["box"])
-                picture.provenance.append(self._provenance("segment", section, outcome.value["by"]))
+                self._take_mask(picture, outcome.blobs[str(number)], item, outcome.value["by"])
+
+    def _take_mask(self, picture: Picture, mask: BlobRef, facts: dict[str, Any], by: list[str]) -> None:
+        picture.mask, picture.mask_area = mask, facts["area"]
+        picture.mask_quality = facts["quality"]
+        picture.scores = picture.scores | facts["scores"]
+        picture.doubts = tuple(facts["flags"])
+        picture.rival_outline = tuple(facts["rival"])
+        if picture.box_score < 1.0:
+            picture.box = _box(facts["box"])
+        picture.provenance.append(self._provenance("segment", self._recipe.segment, by))
 
     def _by_group(
         self, stage: str, section: Section, pictures: Sequence[Picture], extra: Callable[[Picture], dict[str, Any]]
@@ -246,7 +280,11 @@ class Flow:
             depends = [[p.image_ref().sha256, p.class_noun, more] for p, more in zip(group, extras, strict=True)]
             tasks.append(Task(self._key(stage, section, depends), value, weight=len(group)))
         outcomes = self._runner.run(
-            stage, section.model_dump(mode="json"), tasks, batch=1 if whole else 8, resources=Resources()
+            stage,
+            section.model_dump(mode="json"),
+            tasks,
+            batch=1 if whole else _batch(section, 8),
+            resources=_resources(section),
         )
         for group, task in zip(groups, tasks, strict=True):
             outcome = outcomes[task.key]
@@ -267,9 +305,13 @@ class Flow:
                     "masks": [photo.mask_ref().place for photo in kept],
                 }
                 depends = [[p.id, p.class_noun, p.image_ref().sha256, p.mask_ref().sha256] for p in kept]
-                tasks[subject.slug] = Task(self._key("describe", section, depends), value, weight=len(kept))
+                tasks[subject.slug] = Task(self._key("describe", section, depends), value)
         outcomes = self._runner.run(
-            "describe", section.model_dump(mode="json"), tasks.values(), batch=1, resources=Resources()
+            "describe",
+            section.model_dump(mode="json"),
+            tasks.values(),
+            batch=_batch(section, 1),
+            resources=_resources(section),
         )
         for subject in self.subjects:
             outcome = outcomes[tasks[subject.slug].key] if subject.slug in tasks else None
@@ -313,6 +355,33 @@ class Flow:
             outcome = outcomes[tasks[subject.slug].key]
             prompts = [] if outcome.fault else outcome.value["prompts"]
             subject.prompts = tuple(decode(RegularPrompt, prompt, where="compose") for prompt in prompts)
+        if section.kind == "vlm":
+            self._write_prompts()
+
+    def _write_prompts(self) -> None:
+        """Have the describer's model write each prompt anew; the template's stays where it fails to hold its words."""
+        section = self._recipe.describe
+        tasks: dict[tuple[str, str], Task] = {}
+        for subject in self.subjects:
+            noun = subject.source.class_noun
+            for prompt in subject.prompts:
+                value = {"class_noun": noun, "words": [word.word for word in prompt.words]}
+                tasks[noun, prompt.prompt] = Task(self._key("write", section, value), value)
+        outcomes = self._runner.run(
+            "write",
+            section.model_dump(mode="json"),
+            {task.key: task for task in tasks.values()}.values(),
+            batch=_batch(section, 1),
+            resources=_resources(section),
+        )
+        for subject in self.subjects:
+            noun, prompts = subject.source.class_noun, []
+            for prompt in subject.prompts:
+                outcome = outcomes[tasks[noun, prompt.prompt].key]
+                if outcome.fault is None:
+                    prompt = replace(prompt, prompt=outcome.value["prompt"], template=WRITTEN)
+                prompts.append(prompt)
+            subject.prompts = tuple(prompts)
 
     def _generate(self) -> None:
         section = self._recipe.generate
@@ -321,7 +390,13 @@ class Flow:
         else:
             orders = list(class_orders(self.subjects, section))
         tasks = [Task(self._key("generate", section.generator, order.depends), order.task_input) for order in orders]
-        outcomes = self._runner.run("generate", section.model_dump(mode="json"), tasks, batch=4, resources=Resources())
+        outcomes = self._runner.run(
+            "generate",
+            section.model_dump(mode="json"),
+            tasks,
+            batch=_batch(section.generator, 4),
+            resources=_resources(section.generator),
+        )
         for order, task in zip(orders, tasks, strict=True):
             picture = self._made_picture(order, task.key, outcomes[task.key])
             self.regular.append(picture)
@@ -344,8 +419,12 @@ class Flow:
             (*value["parents"], *order.scene_ids),
         )
         picture.scores = value["scores"]
-        compose = self._recipe.compose
-        picture.provenance.append(self._provenance("compose", compose, ["dataforge", "", __version__], compose.seed))
+        picture.perceptual_hash = int(value["perceptual_hash"], 16)
+        compose, writer = self._recipe.compose, ["dataforge", "", __version__]
+        if order.prompt.template == WRITTEN:
+            describe = self._recipe.describe
+            writer = [describe.kind, self._identities["describe"], backend_class("describe", describe.kind).version]
+        picture.provenance.append(self._provenance("compose", compose, writer, compose.seed))
         picture.provenance.append(self._provenance("generate", section.generator, value["by"], order.seed))
         if "mask" in outcome.blobs:
             picture.mask, picture.mask_area, picture.box = outcome.blobs["mask"], value["area"], _box(value["box"])
@@ -353,17 +432,68 @@ class Flow:
             picture.mask_quality, picture.box_score = order.mask_quality, 1.0
         return picture
 
+    def _recheck(self) -> None:
+        """Look at made pictures again: do they show what was asked, and not the subject itself?"""
+        section = self._recipe.recheck
+        if section is None:
+            return
+        made = [picture for picture in self.regular if picture.alive]
+        seen = [*(photo for photo in self.photographs if photo.alive), *made]
+        tasks = []
+        for picture in seen:
+            prompt = picture.prompt if picture.role == "reg" else ""
+            value = {"photos": [_photo(picture)], "mask": picture.mask_ref().place, "prompt": prompt}
+            depends = [picture.image_ref().sha256, picture.mask_ref().sha256, prompt]
+            tasks.append(Task(self._key("recheck", section, depends), value))
+        outcomes = self._runner.run(
+            "recheck",
+            section.model_dump(mode="json"),
+            tasks,
+            batch=section.batch_size,
+            resources=_resources(section),
+        )
+        looks = {picture.id: outcomes[task.key] for picture, task in zip(seen, tasks, strict=True)}
+        wanted: dict[str, list[Picture]] = {}
+        for subject in self.subjects:
+            for name in subject.regular_ids:
+                wanted.setdefault(name, []).extend(subject.kept())
+        for picture in made:
+            outcome = looks[picture.id]
+            if outcome.fault is not None:
+                picture.fault = outcome.fault
+                continue
+            picture.provenance.append(self._provenance("recheck", section, outcome.value["by"]))
+            embeddings = [looks[photo.id].value for photo in wanted[picture.id] if looks[photo.id].fault is None]
+            judge_again(picture, outcome.value, embeddings, section)
+
     # ---------------------------------------------------------------------------------------------------------------
 
     def _key(self, stage: str, section: Section, depends: Any) -> str:
-        backend = backend_class(stage, section.model_dump()["kind"]).version if stage in ROLES else ""
-        return digest_of([stage, STAGE_VERSIONS[stage], backend, section.digest, depends])
+        parts = [stage, STAGE_VERSIONS[stage], "", section.digest, depends]
+        if stage in ROLES:
+            parts[2] = backend_class(ROLES[stage], section.model_dump()["kind"]).version
+            # weights are known by what they are: other bytes under the same name give other results
+            identity = self._identities[ROLES[stage]]
+            parts += [identity] if identity else []
+        return digest_of(parts)
 
     def _provenance(self, stage: str, section: Section, by: Sequence[str], seed: int = 0) -> Provenance:
         backend, model, version = by
         return Provenance(
             stage=stage, backend=backend, model=model, version=version, settings_digest=section.digest, seed=seed
         )
+
+
+def _batch(section: Section, otherwise: int) -> int:
+    return int(getattr(section, "batch_size", otherwise))
+
+
+def _resources(section: Section) -> Resources:
+    """What workers get that hold a model: few of them, with time to load it; the others are as many as there are."""
+    workers = getattr(section, "workers", None)
+    return (
+        Resources() if workers is None else Resources(model=True, max_workers=workers, ahead=1, timeout_s=MODEL_UNIT_S)
+    )
 
 
 def _decoding(limits: Limits) -> Resources:

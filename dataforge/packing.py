@@ -46,13 +46,14 @@ def corpus_content(inputs: Inputs, flow: Flow, recipe: Recipe, store: Store) -> 
         samples=samples,
         subjects=sorted(rows, key=lambda row: row.id),
         ledger=ledger,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.public(),
         made_with={
             "dataforge": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in LIBRARIES},
         },
         shard_bytes=recipe.pack.shard_bytes,
+        parquet=recipe.pack.parquet,
     )
 
 

@@ -16,14 +16,17 @@ from manifests.pixels import ImageArray, MaskArray
 from manifests.records import Box, RegularPrompt, Score, SubjectAttribute
 
 __all__ = [
+    "AskingDescriber",
     "Backend",
     "Describer",
     "Description",
+    "Embedder",
     "GeneratedImage",
     "GenerationRequest",
     "Generator",
     "Grounder",
     "Grounding",
+    "Look",
     "Photo",
     "Segmentation",
     "Segmenter",
@@ -49,6 +52,7 @@ class Grounding:
     box: Box
     score: float
     other_boxes: tuple[Box, ...] = ()
+    segmentation: Segmentation | None = None  # of a model that sees the mask in the same look
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +134,44 @@ class Describer(Backend, Protocol):
 
     def describe(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Description:
         """What the photographs of one subject show; they all go in together."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A subject as a describer with questions to ask prepares it: JPEG bytes by photograph ID, small.
+
+    `scenes` are the photographs, `cutouts` the subject alone on grey.
+    """
+
+    class_noun: str
+    scenes: dict[str, bytes]
+    cutouts: dict[str, bytes]
+
+
+class AskingDescriber(Describer, Protocol):
+    """A describer that puts questions to a model, several subjects at a time, and can be asked to write."""
+
+    def look(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Look:
+        """What of a subject goes into a question; its photographs can be let go of."""
+        ...
+
+    def describe_looks(self, looks: Sequence[Look]) -> list[Description | Fault]:
+        """One answer per subject, in order."""
+        ...
+
+    def write_prompts(self, wishes: Sequence[tuple[str, tuple[str, ...]]]) -> list[str | Fault]:
+        """One prompt for each class noun with the words it has to hold, in order; not yet checked for them."""
+        ...
+
+
+class Embedder(Backend, Protocol):
+    """Pictures and prompts to vectors of one space."""
+
+    def embed(
+        self, photos: Sequence[Photo], masks: Sequence[MaskArray], prompts: Sequence[str]
+    ) -> list[dict[str, tuple[float, ...]] | Fault]:
+        """Per picture the vectors `picture`, `cutout` (the subject alone on grey) and, for a prompt, `prompt`."""
         ...
 
 

@@ -19,7 +19,7 @@ __all__ = ["OnProgress", "Runner", "StageCounts", "Task"]
 MAX_DEATHS = 3
 # item faults come singly; this many failures of the machinery in a row are not the items' fault
 MAX_FAILURES_IN_A_ROW = 20
-MACHINERY = frozenset({"E197", "E198", "E220"})
+MACHINERY = frozenset({"E197", "E198", "E220", "E222"})
 # fewer items than this may all be bad by chance
 MIN_TOTAL_FAILURE = 3
 # these say something of the moment and not of the file, which may be the same and readable now
@@ -56,6 +56,7 @@ class Runner:
     on_progress: OnProgress
     retry_failed: bool = False
     counts: dict[str, StageCounts] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)  # what backends warned of, each once, in order
     _failures_in_a_row: list[str] = field(default_factory=list)
 
     def run(
@@ -86,20 +87,21 @@ class Runner:
         deaths: dict[str, int] = {}
         succeeded = 0
         self._failures_in_a_row.clear()
-        pending = list(_batches(list(missing.values()), batch))
+        pending, retried = list(_batches(list(missing.values()), batch)), False
         while pending:
             again: list[list[Task]] = []
-            units = [_unit(unit, self.store.next_serial()) for unit in pending]
+            units = [_unit(unit, self.store.next_serial(), alone=bool(retried)) for unit in pending]
             for result in self.executor.map_units(fn, units, resources):
                 keys = [task["key"] for task in result.unit["tasks"]]
+                self.notes.update(dict.fromkeys(result.notes))
                 part = result.part
                 if part is None and len(keys) > 1:
                     again += [[missing[key]] for key in keys]
                     continue
                 if part is None:
                     (key,) = keys
-                    deaths[key] = deaths.get(key, 0) + 1
-                    if deaths[key] < MAX_DEATHS and result.died != "deadline":
+                    deaths[key] = deaths.get(key, 0) + result.alone
+                    if not result.alone or (deaths[key] < MAX_DEATHS and result.died != "deadline"):
                         again.append([missing[key]])
                         continue
                     code = "E197" if result.died == "deadline" else "E198"
@@ -118,7 +120,7 @@ class Runner:
                 counts.computed += len(keys)
                 done += len(keys)
                 self.on_progress(stage, done, total)
-            pending = again
+            pending, retried = again, True
         if outcomes.keys() != {task.key for task in tasks}:
             raise AssertionError(f"{stage}: {len(tasks)} tasks went in, {len(outcomes)} results came out")
         counts.faults += sum(outcome.fault is not None for outcome in outcomes.values())
@@ -153,8 +155,9 @@ class Runner:
             )
 
 
-def _unit(tasks: list[Task], serial: int) -> Unit:
-    return {"serial": serial, "tasks": [{"key": task.key, "input": task.input} for task in tasks]}
+def _unit(tasks: list[Task], serial: int, *, alone: bool) -> Unit:
+    tasks_ = [{"key": task.key, "input": task.input} for task in tasks]
+    return {"serial": serial, "tasks": tasks_, "alone": alone}
 
 
 def _batches(tasks: list[Task], batch: int) -> Iterator[list[Task]]:

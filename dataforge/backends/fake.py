@@ -5,6 +5,7 @@ A box in the middle, an ellipse in it, one word, a flat picture. Choose them in 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,8 +25,13 @@ class FakeGrounder:
     name, model, version = "fake", "", "1"
     scope: Literal["sample", "subject"] = "sample"
 
+    def __init__(self, delay_s: float = 0.0, batch_size: int = 8) -> None:
+        del batch_size  # as many as are given
+        self._delay_s = delay_s
+
     def ground(self, photos: Sequence[Photo]) -> list[Grounding | Fault]:
         """One box per photograph."""
+        time.sleep(self._delay_s)
         sizes = [photo.image.shape[:2] for photo in photos]
         return [Grounding(box=(w // 4, h // 4, w - w // 4, h - h // 4), score=0.5) for h, w in sizes]
 

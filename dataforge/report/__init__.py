@@ -1,6 +1,15 @@
-"""The card and the report: what people read of a corpus. Both are derived and can be made again at any time."""
+"""The card, the description for machines and the report: what is read of a corpus. All can be made again."""
 
-from dataforge.report.card import write_card
+from dataforge.report.card import card_bytes, write_card
+from dataforge.report.croissant import croissant_bytes
+from dataforge.report.descriptions import thumbnails_bytes, write_descriptions
 from dataforge.report.pages import write_report
 
-__all__ = ["write_card", "write_report"]
+__all__ = [
+    "card_bytes",
+    "croissant_bytes",
+    "thumbnails_bytes",
+    "write_card",
+    "write_descriptions",
+    "write_report",
+]

@@ -15,13 +15,17 @@ from dataforge.report.plan import check_owner
 from dataforge.report.wording import BACKENDS
 from manifests.corpus import Corpus
 from manifests.errors import printable
+from manifests.features import parquet_features, shard_features
 from manifests.fsops import write_atomic
+from manifests.header import FileEntry
 from manifests.records import Subject
 
-__all__ = ["markdown_text", "write_card"]
+__all__ = ["card_bytes", "markdown_text", "write_card"]
 
 NAME = "README.md"
 MOST_SUBJECTS = 200
+# beyond it the card names files by pattern
+MOST_FILES = 2000
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 # the licences that the Hub knows by these names; any other is `other` with its name beside it
 HUB_LICENCES = frozenset(
@@ -49,14 +53,83 @@ FILES = """\
 | `manifest-*.parquet` | one row per picture: ID, box, mask quality, words, prompt, where its bytes lie, provenance |
 | `subjects-*.parquet` | one row per subject: attribute dictionary, prompts, picture IDs, licence, credit, consent |
 | `ledger-*.parquet` | one row per file found and per picture made and not kept, with the reason |
+| `data/*.parquet` | where the corpus was built with them: the same rows with the pictures inside, for HF Datasets |
 | `shards/*.tar` | WebDataset: `<id>.jpg`, `.webp` or `.png`, `<id>.mask.png`, `<id>.json` |
 | `manifest.parquet`, `subjects.parquet`, `ledger.parquet` | the same tables under fixed names |
+| `croissant.json`, `thumbnails.webp` | the corpus described for machines, and the pictures above |
+"""
+# what lies in a folder only: `dataforge pull` makes it there again
+LOCAL_FILES = """\
 | `index.sqlite` | where each ID lies |
 | `report/index.html` | every picture with its mask drawn in; open it in a browser |
 """
 
+OPENING = """\
+From where it is published, without a copy of it (`pip install "dataforge[{extra}]"`); a picture costs one request:
+
+```python
+import manifests
+
+with manifests.open("{reference}") as corpus:
+    sample = corpus[next(iter(corpus))]
+    print(sample.id, corpus.image(sample.id).shape)
+```
+
+A copy on this disk, every byte checked: `dataforge pull {reference} -o corpus`.
+"""
+
+LOADING = """\
+With `datasets` (`streaming=True` reads as it goes; the columns are declared above, none is guessed):
+
+```python
+{imports}import datasets
+
+loaded = datasets.load_dataset({arguments})
+for name, split in loaded.items():
+    print(name, split.num_rows, split[0][{key!r}], split.features[{mask!r}])
+```
+"""
+
+DATA_FILES = """\
+With `pandas`, pictures and all:
+
+```python
+import io
+from pathlib import Path
+
+import pandas
+from PIL import Image
+
+for path in sorted(Path("data").glob("*.parquet")):
+    for row in pandas.read_parquet(path).to_dict("records"):
+        image = Image.open(io.BytesIO(row["image"]["bytes"]))
+        print(row["id"], row["box_xyxy"], image.size)
+```
+
+With `pyarrow.dataset`, only the columns that are asked for:
+
+```python
+import pyarrow.dataset
+
+rows = pyarrow.dataset.dataset("data").to_table(columns=["id", "mask_quality"])
+print(rows.num_rows, rows.column("id").to_pylist())
+```
+"""
+
+WITH_CROISSANT = """\
+With `mlcroissant`:
+
+```python
+import mlcroissant
+
+described = mlcroissant.Dataset("croissant.json")
+for record in described.records({record_set!r}):
+    print(record[{field!r}])
+```
+"""
+
 READING = """\
-The snippets run in the folder that holds `corpus.json`.
+The snippets below run in the folder that holds `corpus.json`.
 
 With this project's own reader, which checks every byte against its sha256:
 
@@ -130,6 +203,26 @@ print(duckdb.sql(question))
 ```
 """
 
+CITATION = """\
+```bibtex
+@misc{{corpus-{short},
+  title = {{Corpus {short}}},
+  note = {{sha256 {digest}, made by dataforge {version}}}
+}}
+```
+"""
+
+# what each model's makers ask for, by the beginning of its name; a model of another name is to be looked up
+MODEL_LICENCES = {
+    "facebook/sam-vit": "Apache-2.0",
+    "facebook/sam2": "Apache-2.0",
+    "facebook/sam3": "SAM License",
+    "IDEA-Research/grounding-dino": "Apache-2.0",
+    "Qwen/Qwen3-VL": "Apache-2.0",
+    "stable-diffusion-v1-5/": "CreativeML Open RAIL-M",
+    "stabilityai/stable-diffusion-xl": "CreativeML Open RAIL++-M",
+}
+
 LIMITS = """\
 - Masks, boxes and words are estimates unless the table above says that a person gave them. `mask_quality` is itself
   an estimate of how well a mask fits (its IoU), not a measurement against a drawn mask.
@@ -145,7 +238,12 @@ def write_card(corpus: Corpus) -> None:
 
     Raises `CorpusError` E301 for a subject whose ID does not follow the grammar.
     """
-    write_atomic(corpus.root / NAME, _card(corpus).encode("utf-8", "replace"))
+    write_atomic(corpus.root / NAME, card_bytes(corpus))
+
+
+def card_bytes(corpus: Corpus, place: str | None = None) -> bytes:
+    """The card of a corpus for its own folder, or for the place it is published at (`hf://...`, `s3://...`)."""
+    return _card(corpus, place).encode("utf-8", "replace")
 
 
 def markdown_text(text: str) -> str:
@@ -157,10 +255,11 @@ def markdown_text(text: str) -> str:
     return re.sub(r"(?i)\bwww\.", lambda match: match[0][:-1] + r"\.", line)
 
 
-def _card(corpus: Corpus) -> str:
+def _card(corpus: Corpus, place: str | None) -> str:
     counts = corpus.header.counts
     subjects = [corpus.subjects[name] for name in sorted(corpus.subjects)]
-    version = markdown_text(corpus.header.made_with.get("dataforge", ""))
+    version_text = corpus.header.made_with.get("dataforge", "")
+    version = markdown_text(version_text)
     front = yaml.safe_dump(_front_matter(corpus, subjects), sort_keys=False, allow_unicode=True)
     introduction = (
         f"{_counted(counts, 'photographs', 'photograph')} of {_counted(counts, 'subjects', 'subject')} with masks, "
@@ -186,21 +285,93 @@ def _card(corpus: Corpus) -> str:
         f"---\n{front}---",
         f"# Corpus of {_counted(counts, 'subjects', 'subject')}",
         introduction,
+        "![Photographs with the outlines of their masks](thumbnails.webp)",
         "## What is in it",
         _table(("what", "how many"), [*known, *other], numbers=(1,)),
         "## How it was made",
         "Which backend spoke in each stage, and for how many pictures:",
         _table(("stage", "who spoke", "that is", "model", "version", "pictures"), stages, numbers=(5,)),
-        "## Subjects",
+        *_models(corpus),
+        "## Subjects, credits and consent",
         *_subjects(subjects),
         "## Files",
-        FILES.rstrip(),
+        (FILES + ("" if place else LOCAL_FILES)).rstrip(),
         "## How to read it",
-        READING.rstrip(),
+        *_reading(corpus, place),
         "## Limits",
         LIMITS.rstrip(),
+        "## How to cite",
+        "Name the digest: it is of every byte. Credit the people above for their photographs.",
+        CITATION.format(short=corpus.digest[:12], digest=corpus.digest, version=_plain(version_text)).rstrip(),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text from data inside a fence: nothing that could close it."""
+    return re.sub(r"[^A-Za-z0-9. -]", "", text)
+
+
+def _models(corpus: Corpus) -> list[str]:
+    models = sorted({step.model for step in who_spoke(corpus.table()) if step.model})
+    if not models:
+        return ["No model was used whose licence would reach the data."]
+    known = [
+        (
+            markdown_text(model),
+            next((licence for name, licence in MODEL_LICENCES.items() if model.startswith(name)), "see its own page"),
+        )
+        for model in models
+    ]
+    return ["The models, and the licences their makers gave them:", _table(("model", "licence"), known)]
+
+
+def _reading(corpus: Corpus, place: str | None) -> list[str]:
+    """Ways to read the corpus, each a snippet that runs as it stands."""
+    header, digest = corpus.header, corpus.digest
+    blocks = []
+    imports, arguments = "from pathlib import Path\n\n", "str(Path.cwd())"
+    if place is not None and place.startswith("hf://"):
+        imports, arguments = "", f'"{place.removeprefix("hf://datasets/")}", revision="{digest}"'
+    if place is not None:
+        blocks.append(OPENING.format(reference=f"{place}@{digest}", extra="hub" if place.startswith("hf://") else "s3"))
+    key, mask = ("id", "mask") if header.data else ("__key__", "mask.png")
+    blocks.append(LOADING.format(imports=imports, arguments=arguments, key=key, mask=mask))
+    blocks.append(READING)
+    if header.data:
+        blocks.append(DATA_FILES)
+    record_set = f"pictures-{_splits(header.data)[0][0]}" if header.data else "samples"
+    blocks.append(WITH_CROISSANT.format(record_set=record_set, field=f"{record_set}/id"))
+    return [block.rstrip() for block in blocks]
+
+
+def _splits(entries: Sequence[FileEntry]) -> list[tuple[str, list[str]]]:
+    """Files by the first part of their names, which is their split: train, validation or scenes."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        found.setdefault(entry.path.rpartition("/")[2].rpartition("-")[0], []).append(entry.path)
+    order = ("train", "validation", "scenes")
+    return sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
+
+
+def _datasets(corpus: Corpus) -> dict[str, object]:
+    """What `datasets.load_dataset` and the Hub's viewer need to be told: files by split, and the columns' types.
+
+    One builder reads a repository, so the data files are declared where there are any, else the shards. Files are named
+    one by one: a reader of an old version must not see files of one that is being sent.
+    """
+    header = corpus.header
+    entries = header.data or header.shards
+    files: list[dict[str, object]] = []
+    for split, paths in _splits(entries):
+        pattern = f"{paths[0].rpartition('/')[0]}/{split}-*{paths[0][paths[0].rindex('.') :]}"
+        files.append({"split": split, "path": paths if len(entries) <= MOST_FILES else pattern})
+    formats = {struct["format"] for struct in corpus.table().column("image").to_pylist()}
+    features = parquet_features() if header.data else shard_features(formats)
+    return {
+        "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": {"config_name": "default", "features": features},
+    }
 
 
 def _counted(counts: dict[str, int], key: str, one: str) -> str:
@@ -219,7 +390,7 @@ def _front_matter(corpus: Corpus, subjects: Sequence[Subject]) -> dict[str, obje
     values["task_categories"] = ["text-to-image", "image-segmentation"]
     values["tags"] = ["dataforge", "webdataset", "subject-driven-generation"]
     values["size_categories"] = [next((name for limit, name in SIZES if len(corpus) < limit), "1M<n<10M")]
-    return values
+    return values | _datasets(corpus)
 
 
 def _subjects(subjects: Sequence[Subject]) -> list[str]:

@@ -61,6 +61,17 @@ def build_stage(name: str, settings: dict[str, Any], work: Path, root: Path) -> 
             from dataforge.stages.compose import ComposePrompts
 
             return ComposePrompts(config.Compose.model_validate(settings))
+        case "write":
+            from dataforge.stages.write import WritePrompts
+
+            return WritePrompts(
+                backends.load("describe", config.Recipe.model_validate({"describe": settings}).describe)
+            )
+        case "recheck":
+            from dataforge.stages.recheck import Recheck
+
+            limits = frozenset({"min_agreement", "max_identity"})
+            return Recheck(backends.load("recheck", config.ClipCheck.model_validate(settings), leave_out=limits), blobs)
         case "generate":
             from dataforge.stages.generate import Generate
 

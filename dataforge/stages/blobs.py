@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from manifests.pixels import ImageArray, MaskArray, decode_image, decode_mask
 
 __all__ = ["Blobs", "photo_input", "spoke"]
 
-# a subject's photographs come back for each regular picture made from them; a few decoded ones pay for themselves
+# a subject's photographs come back for each regular picture made from them, and those of the next unit are decoded
+# while a model works on this one: a few are always kept, more while they are small
 CACHED_IMAGES = 4
+CACHED_BYTES = 256 << 20
 
 
 def photo_input(*, sample_id: str, subject: str, class_noun: str, image: BlobRef, image_format: str) -> dict[str, Any]:
@@ -27,6 +31,7 @@ class Blobs:
     def __init__(self, work: Path) -> None:
         self._work = work
         self._images: OrderedDict[str, ImageArray] = OrderedDict()
+        self._lock = threading.Lock()
 
     def photo(self, value: dict[str, Any]) -> Photo:
         """The photograph with its pixels."""
@@ -40,14 +45,26 @@ class Blobs:
     def image(self, place: list[Any], image_format: str) -> ImageArray:
         """uint8 HxWx3 RGB; do not write into it, it is shared."""
         ref = BlobRef(*place)
-        image = self._images.get(ref.sha256)
-        if image is None:
-            image = decode_image(read_blob(self._work, ref), image_format)
-            image.setflags(write=False)
+        with self._lock:
+            image = self._images.get(ref.sha256)
+            if image is not None:
+                self._images.move_to_end(ref.sha256)
+                return image
+        image = decode_image(read_blob(self._work, ref), image_format)
+        image.setflags(write=False)
+        with self._lock:
             self._images[ref.sha256] = image
-            if len(self._images) > CACHED_IMAGES:
+            while (
+                len(self._images) > CACHED_IMAGES and sum(kept.nbytes for kept in self._images.values()) > CACHED_BYTES
+            ):
                 self._images.popitem(last=False)
         return image
+
+    def prefetch(self, inputs: Sequence[dict[str, Any]]) -> None:
+        """Decode the photographs that inputs name, in order."""
+        for value in inputs:
+            for photo in value.get("photos", ()):
+                self.image(photo["image"], photo["format"])
 
     def mask(self, place: list[Any]) -> MaskArray:
         """bool HxW."""

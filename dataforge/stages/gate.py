@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
 from dataforge.config import Gate, Split
+from dataforge.model_config import ClipCheck
 from dataforge.samples import Picture, WorkingSubject
 from manifests.errors import Fault
 
-__all__ = ["assign_splits", "flag_near_duplicates", "judge"]
+__all__ = ["assign_splits", "flag_near_duplicates", "judge", "judge_again", "reject_made_twice"]
 
 # rows of the distance matrix in memory at once
 CHUNK = 512
@@ -34,6 +36,45 @@ def judge(pictures: Iterable[Picture], settings: Gate) -> None:
             picture.fault = Fault("E213", f"mask_quality {picture.mask_quality:.2f} < {settings.reject_below}")
         elif picture.mask_quality < settings.flag_below:
             picture.flags += ["low-mask-quality", *picture.doubts]
+
+
+def judge_again(
+    picture: Picture, look: dict[str, Any], photographs: Sequence[dict[str, Any]], settings: ClipCheck
+) -> None:
+    """Score a made picture by cosines of embeddings: with its prompt, and with each photograph of its subjects.
+
+    A look is `{"picture", "cutout", "prompt"}`, lists of numbers; see `dataforge.stages.recheck`.
+    """
+    agreement = _cosine(look["picture"], look["prompt"])
+    picture.scores = picture.scores | {"clip_agreement": agreement}
+    if settings.min_agreement is not None and agreement < settings.min_agreement:
+        picture.fault = Fault("E224", f"agreement {agreement:.3f} < {settings.min_agreement}")
+    if picture.own_pixels or not photographs:
+        return
+    identity = max(_cosine(look["cutout"], photograph["cutout"]) for photograph in photographs)
+    picture.scores = picture.scores | {"clip_identity": identity}
+    if settings.max_identity is not None and identity > settings.max_identity and picture.fault is None:
+        picture.fault = Fault("E225", f"cosine {identity:.3f} with a photograph > {settings.max_identity}")
+
+
+def reject_made_twice(pictures: Sequence[Picture], settings: Gate) -> None:
+    """Of made pictures of one owner that are nearly the same, keep the first by ID."""
+    bits = settings.regular_duplicate_bits
+    if bits is None:
+        return
+    kept: dict[str, list[Picture]] = defaultdict(list)
+    for picture in sorted((picture for picture in pictures if picture.alive), key=lambda picture: picture.id):
+        near = next(
+            (p for p in kept[picture.owner] if (p.perceptual_hash ^ picture.perceptual_hash).bit_count() <= bits), None
+        )
+        if near is None:
+            kept[picture.owner].append(picture)
+        else:
+            picture.fault = Fault("E226", f"nearly the same as {near.id}")
+
+
+def _cosine(first: Sequence[float], second: Sequence[float]) -> float:
+    return float(np.dot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))
 
 
 def flag_near_duplicates(photographs: Sequence[Picture], max_bits: int) -> list[tuple[str, str]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from PIL import Image
+
+from dataforge.ingest.colour import perceptual_hash
 from dataforge.protocols import GeneratedImage, GenerationRequest, Generator
 from dataforge.stages.blobs import Blobs, spoke
 from dataforge.store import Made
@@ -30,11 +33,15 @@ class Generate:
         self._generator = generator
         self._blobs = blobs
 
+    def prefetch(self, inputs: Sequence[dict[str, Any]]) -> None:
+        """Decode what the next unit will ask for."""
+        self._blobs.prefetch(inputs)
+
     def run(self, inputs: Sequence[dict[str, Any]]) -> list[Made | Fault]:
         """Input: prompt, class_noun, seed, size, photos, masks, scenes.
 
-        Value: format, width, height, area, box, parents, scores; blobs `image` and, where it follows from the making,
-        `mask`.
+        Value: format, width, height, area, box, parents, scores, perceptual_hash; blobs `image` and, where it follows
+        from the making, `mask`.
         """
         answers = self._generator.generate([self._request(value) for value in inputs])
         return [answer if isinstance(answer, Fault) else self._made(answer) for answer in answers]
@@ -68,6 +75,7 @@ class Generate:
             "box": box,
             "parents": list(picture.parents),
             "scores": {score.name: float(score.value) for score in picture.scores},
+            "perceptual_hash": f"{perceptual_hash(Image.fromarray(picture.image)):016x}",
             "by": spoke(self._generator),
         }
         return Made(facts, blobs)

@@ -14,7 +14,7 @@ from dataforge.store import Made
 from manifests.errors import Fault
 from manifests.pixels import MaskArray, box_from_mask, encode_mask
 
-__all__ = ["Segment"]
+__all__ = ["Segment", "mask_facts"]
 
 
 class Segment:
@@ -25,6 +25,10 @@ class Segment:
     def __init__(self, segmenter: Segmenter, blobs: Blobs) -> None:
         self._segmenter = segmenter
         self._blobs = blobs
+
+    def prefetch(self, inputs: Sequence[dict[str, Any]]) -> None:
+        """Decode what the next unit will ask for."""
+        self._blobs.prefetch(inputs)
 
     def run(self, inputs: Sequence[dict[str, Any]]) -> list[Made | Fault]:
         """Input: photos, groundings.
@@ -66,18 +70,20 @@ class Segment:
                 items.append({"fault": [answer.code, answer.detail]})
                 continue
             blobs[str(number)] = encode_mask(answer.mask)
-            scores = {score.name: float(score.value) for score in answer.scores}
-            items.append(
-                {
-                    "quality": float(answer.quality),
-                    "scores": scores,
-                    "flags": list(answer.flags),
-                    "area": float(answer.mask.mean()),
-                    "box": list(box_from_mask(answer.mask)),
-                    "rival": [] if answer.rival is None else _outline(answer.rival),
-                }
-            )
+            items.append(mask_facts(answer))
         return Made({"items": items, "by": spoke(self._segmenter)}, blobs)
+
+
+def mask_facts(answer: Segmentation) -> dict[str, Any]:
+    """What is known of a mask that is not empty, as JSON values."""
+    return {
+        "quality": float(answer.quality),
+        "scores": {score.name: float(score.value) for score in answer.scores},
+        "flags": list(answer.flags),
+        "area": float(answer.mask.mean()),
+        "box": list(box_from_mask(answer.mask)),
+        "rival": [] if answer.rival is None else _outline(answer.rival),
+    }
 
 
 def _outline(mask: MaskArray) -> list[int]:

@@ -66,7 +66,11 @@ def test_trace_walks_a_regular_picture_back_to_the_file(corpus):
     [
         (["build", "{tmp}/gone", "-o", "{tmp}/out"], 2, "E503 not-found"),
         (["build", "{photographs}", "-o", "{photographs}"], 2, "E504 output-not-a-corpus"),
-        (["build", "{photographs}", "-o", "{tmp}/out", "--recipe", "gone"], 2, "no recipe 'gone'; there are laptop"),
+        (
+            ["build", "{photographs}", "-o", "{tmp}/out", "--recipe", "gone"],
+            2,
+            "no recipe 'gone'; there are best, fast",
+        ),
         (
             ["build", "{photographs}", "-o", "{tmp}/out", "--set", "segment.sides=3"],
             2,
@@ -79,7 +83,7 @@ def test_trace_walks_a_regular_picture_back_to_the_file(corpus):
         ),
         (["show", "{corpus}#nobody"], 2, "no sample or subject 'nobody'"),
         (["show", "{tmp}"], 2, "holds no corpus.json"),
-        (["show", "hf://user/name"], 2, "opens local folders only"),
+        (["show", "hf://user/name"], 2, "a corpus on the Hub is hf://datasets"),
         (["ls", "{corpus}", "--where", "mood = 1"], 2, "mood"),
         (["validate", "{corpus}", "--subset", "3/2"], 2, "--subset takes N/T"),
         (["remove", "{corpus}", "-o", "{tmp}/out"], 2, "remove needs IDs"),

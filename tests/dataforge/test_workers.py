@@ -98,7 +98,7 @@ def test_a_photograph_that_decodes_for_ever_is_ended_by_its_deadline(tmp_path):
     recipe = Recipe.model_validate({**FAKE, "ingest": {"limits": limits}})
     started = time.monotonic()
     build(tmp_path / "in", tmp_path / "corpus", recipe, workers=1)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120  # on a machine that is busy with other things
     with manifests.open(str(tmp_path / "corpus")) as corpus:
         codes = {row.path: row.code for row in corpus.ledger if row.path}
     assert codes == {"a/good.jpg": "", "a/good2.jpg": "", "a/slow.png": "E197"}
@@ -110,15 +110,18 @@ def test_decode_workers_see_no_secrets_and_little_memory(monkeypatch):
     for untrusted in (True, False):
         worker = _Worker(Resources(untrusted=untrusted, max_memory_bytes=2 << 30))
         try:
-            time.sleep(0.5)
+            limits = Path(f"/proc/{worker._process.pid}/limits")
+            end = time.monotonic() + (30 if untrusted else 0.5)
+            while time.monotonic() < end and str(2 << 30) not in limits.read_text():
+                time.sleep(0.1)
             environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes()
-            limits = Path(f"/proc/{worker._process.pid}/limits").read_text()
+            limits_text = limits.read_text()
         finally:
             worker.kill()
             worker.answers.close()
         assert (b"canary" not in environment) is untrusted
-        address_space = next(line for line in limits.splitlines() if line.startswith("Max address space")).split()[3]
-        assert (address_space == str(2 << 30)) is untrusted
+        (line,) = [line for line in limits_text.splitlines() if line.startswith("Max address space")]
+        assert (line.split()[3] == str(2 << 30)) is untrusted
 
 
 class ForgetfulExecutor(InlineExecutor):

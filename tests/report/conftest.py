@@ -89,6 +89,7 @@ def commit(
     licence: str = "",
     photographs: int = 2,
     shared: bool = False,
+    parquet: bool = False,
 ) -> Path:
     """Two photographs (one flagged) and two regular pictures a subject, and a scene; every text in it is `text`."""
     rng = np.random.default_rng(0)
@@ -151,6 +152,7 @@ def commit(
         recipe={"gate": {"flag_below": 0.5}, text: [text]},
         made_with={"dataforge": "0.1.0", text: text},
         shard_bytes=1 << 20,
+        parquet=parquet,
     )
     commit_corpus(root, content)
     with open_corpus(root) as corpus:

@@ -1,0 +1,205 @@
+"""A package, weights or a kind that a recipe names and this machine lacks: one sentence with the command, at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from dataforge.backends.checkpoints import identity, parameter_names, read_pth
+from dataforge.building import build
+from dataforge.config import Recipe, load_recipe, named_recipes
+from dataforge.doctor import examine, fetch, findings_json
+from manifests.errors import UsageError
+from tests.conftest import REPOSITORY, draw_subjects
+from tests.models.tiny import tiny
+from tests.tiny_models import tiny as tiny_pipeline
+
+
+def dataforge(*arguments: str) -> tuple[int, str, float]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "dataforge", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=REPOSITORY, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.returncode, done.stderr, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_the_command_line_says_it_in_one_sentence_and_under_five_seconds_and_touches_nothing(tmp_path):
+    photos = draw_subjects(tmp_path / "photos", subjects=1, photographs=1)
+    code, text, seconds = dataforge(
+        "build", str(photos), "-o", str(tmp_path / "corpus"), "--recipe", "paper", "--set", "describe={kind: fake}"
+    )
+    print(f"{seconds:.2f} s of CPU")
+    assert code == 2
+    assert text.count("\n") == 1
+    assert "E505" in text
+    assert "`dataforge doctor --fetch transformers:IDEA-Research/grounding-dino-base`" in text
+    assert seconds < 5
+    assert not (tmp_path / "corpus").exists()
+
+
+def wrong(role: str, **section) -> Recipe:
+    return Recipe.model_validate({role: section if role != "generate" else {"generator": section}})
+
+
+def refused(recipe: Recipe, tmp_path: Path) -> str:
+    photos = draw_subjects(tmp_path / "photos", subjects=1, photographs=1)
+    with pytest.raises(UsageError) as caught:
+        build(photos, tmp_path / "corpus", recipe, workers=0)
+    assert not (tmp_path / "corpus").exists()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 320
+    return str(caught.value)
+
+
+MISSING = {
+    "a model of the Hub": ("segment", {"kind": "sam2"}, "doctor --fetch transformers:facebook/sam2.1-hiera-large"),
+    "a folder": ("segment", {"kind": "sam-hf", "model": "./nowhere"}, "name a folder that is there"),
+    "a known file": (
+        "segment",
+        {"kind": "sam", "model": "sam_vit_h_4b8939.pth"},
+        "curl -L -o sam_vit_h_4b8939.pth https",
+    ),
+    "a pipeline": (
+        "generate",
+        {"kind": "diffusers", "revision": "abc", "variant": "fp16"},
+        "doctor --fetch diffusers:stabilityai/stable-diffusion-xl-base-1.0@abc+fp16",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_missing_weights_are_named_with_the_command_that_gets_them(case, tmp_path):
+    role, section, command = MISSING[case]
+    text = refused(wrong(role, **section), tmp_path)
+    assert "E505" in text
+    assert command in text
+
+
+def test_a_model_of_another_kind_is_refused_before_any_work(tmp_path):
+    clip = str(tiny("clip"))
+    text = refused(wrong("ground", kind="grounding-dino", model=clip), tmp_path)
+    assert "E508" in text
+    assert "tiny-clip is of the kind clip; grounding-dino, mm-grounding-dino can be loaded" in text
+    other = str(tiny_pipeline("sd9"))
+    assert "E508" in refused(wrong("generate", kind="diffusers", model=other), tmp_path)
+    assert "has no readable model_index.json" in refused(wrong("generate", kind="diffusers", model=clip), tmp_path)
+    assert "E508" in refused(wrong("segment", kind="sam", model=str(tiny("groundingdino-py"))), tmp_path)
+    assert "E508" in refused(wrong("segment", kind="sam", model=clip), tmp_path)
+    assert "E508" in refused(
+        wrong("ground", kind="groundingdino-py", model=str(tiny("sam")), text_encoder=str(tiny("bert"))), tmp_path
+    )
+
+
+def test_weights_that_lack_a_file_or_are_no_checkpoint_are_refused(tmp_path):
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny("sam2"), model)
+    (model / "model.safetensors").unlink()
+    assert "has no *.safetensors" in refused(wrong("segment", kind="sam2", model=str(model)), tmp_path)
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001.safetensors"}}))
+    assert "has no model-00001.safetensors" in refused(wrong("segment", kind="sam2", model=str(model)), tmp_path)
+    page = tmp_path / "sam.pth"
+    for content in (b"<html>", b"version https://git-lfs.github.com/spec/v1\n", tiny("sam").read_bytes()[:5000], b""):
+        page.write_bytes(content)
+        assert "is no whole checkpoint" in refused(wrong("segment", kind="sam", model=str(page)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("role", "section", "module"),
+    [
+        ("describe", {"kind": "vlm-server", "url": "https://x/v1", "model": "m"}, "openai"),
+        ("ground", {"kind": "grounding-dino"}, "transformers"),
+        ("segment", {"kind": "sam", "model": "x.pth"}, "segment_anything"),
+        ("ground", {"kind": "groundingdino-py", "model": "x.pth"}, "groundingdino"),
+        ("describe", {"kind": "vlm"}, "xgrammar"),
+        ("generate", {"kind": "diffusers"}, "diffusers"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named_with_its_command(role, section, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    text = refused(wrong(role, **section), tmp_path)
+    assert "E505" in text
+    assert f"needs the package {module}: `pip install" in text
+
+
+class Canary:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_unrun(tmp_path):
+    place, canary = tmp_path / "sam.pth", tmp_path / "canary"
+    torch.save({"image_encoder.pos_embed": Canary(canary)}, place)
+    with pytest.raises(UsageError, match=r"E508 .*no checkpoint of weights alone"):
+        read_pth(place, "sam")
+    assert "image_encoder.pos_embed" in parameter_names(place)
+    assert not canary.exists()
+
+
+def test_names_in_a_checkpoint_are_read_without_unpickling():
+    names = parameter_names(tiny("sam"))
+    assert {"image_encoder.pos_embed", "mask_decoder.iou_token.weight"} <= names
+    assert zipfile.is_zipfile(tiny("sam"))
+
+
+def test_an_identity_is_the_folders_name_and_a_digest_of_what_lies_in_it(tmp_path):
+    import shutil
+
+    first = identity(str(tiny("clip")), None)
+    shutil.copytree(tiny("clip"), tmp_path / "tiny-clip")
+    assert identity(str(tmp_path / "tiny-clip"), None) == first
+    assert first.startswith("tiny-clip@sha256:")
+    (tmp_path / "tiny-clip" / "config.json").write_text("{}")
+    assert identity(str(tmp_path / "tiny-clip"), None) != first
+
+
+@pytest.mark.parametrize("name", named_recipes())
+def test_doctor_says_of_every_backend_of_a_recipe_what_it_needs(name):
+    findings = examine(load_recipe(name))
+    assert {"ground", "segment", "describe", "generate.generator"} <= {finding.role for finding in findings}
+    for finding in findings_json(findings):
+        if finding["kind"] == "embedded":
+            assert finding["ready"]
+        elif finding["kind"] != "vlm-server":
+            assert finding["packages"]["torch"]
+            assert finding["memory_gb"]
+            assert finding["ready"] or "doctor --fetch" in finding["problem"]
+
+
+def test_doctor_ends_with_2_where_something_is_missing_and_0_where_nothing_is():
+    code, _, seconds = dataforge("doctor", "fast")
+    assert code == 2
+    assert seconds < 5
+    assert dataforge("doctor", "laptop")[0] == 0
+
+
+def test_fetch_asks_nothing_of_a_recipe_without_weights_and_refuses_what_the_hub_has_not():
+    assert fetch("laptop", load_recipe) == []
+    local = Recipe.model_validate({"segment": {"kind": "sam", "model": str(tiny("sam"))}})
+    assert fetch("mine", lambda _: local) == []
+    lacking = Recipe.model_validate({"segment": {"kind": "sam", "model": "sam_vit_b_01ec64.pth"}})
+    with pytest.raises(UsageError, match="curl"):
+        fetch("mine", lambda _: lacking)
+
+
+def test_every_recipe_that_ships_says_licences_disk_memory_and_time():
+    for path in sorted((REPOSITORY / "dataforge" / "recipes").glob("*.yaml")):
+        header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+        for word in ("licences:", "disk:", "memory:"):
+            assert word in header, path.name
+        assert "s a photograph" in header, path.name
+    assert {"laptop", "paper", "best", "fast"} <= set(named_recipes())

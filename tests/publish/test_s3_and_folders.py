@@ -1,0 +1,132 @@
+"""Publishing to S3, through the real client against a server that speaks its protocol, and to a folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataforge.publishing import publish, pull
+from dataforge.publishing.targets import S3Target, Standing
+from manifests.corpus import open_corpus
+from manifests.errors import IntegrityError, NotFoundError, OutputLocked, UsageError
+from manifests.fsops import output_lock
+from manifests.validation import validate
+from tests.manifests.corpora import flip, shards
+from tests.publish.conftest import digest_of, make
+from tests.publish.test_publish_hub import sha256s, with_another_picture
+
+
+def keys(bucket: str) -> dict[str, bytes]:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(skip_instance_cache=True)
+    root = bucket.removeprefix("s3://")
+    return {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
+
+
+def test_published_to_s3_and_pulled_it_is_the_same_corpus(bucket, both_shapes, tmp_path):
+    result = publish(both_shapes, bucket)
+    assert (result.url, result.digest) == (bucket, digest_of(both_shapes))
+    there = keys(bucket)
+    assert set(there) == {*sha256s(both_shapes), "README.md", "croissant.json"}
+    pulled = pull(f"{bucket}@{result.digest}", tmp_path / "out")
+    assert (pulled.digest, pulled.fetched) == (result.digest, 13)
+    assert validate(tmp_path / "out", full=True) == []
+
+
+def test_s3_is_sent_only_what_changed(bucket, both_shapes, tmp_path):
+    publish(both_shapes, bucket)
+    again = publish(both_shapes, bucket)
+    assert (again.sent, again.deleted, again.kept) == ((), (), 20)
+    new = make(tmp_path / "new", with_another_picture())
+    result = publish(new, bucket)
+    assert {parcel.path for parcel in result.sent if "shards/" in parcel.path} < {
+        path for path in sha256s(new) if "shards/" in path
+    }
+    assert set(keys(bucket)) == {*sha256s(new), "README.md", "croissant.json"}
+    assert result.deleted != ()
+    with pytest.raises(IntegrityError, match=rf"E406 rebuilt: .*holds corpus {digest_of(new)[:12]}"):
+        pull(f"{bucket}@{digest_of(both_shapes)}", tmp_path / "old")
+
+
+def test_s3_is_read_by_id(bucket, both_shapes):
+    publish(both_shapes, bucket)
+    with open_corpus(f"{bucket}#red-mug") as remote, open_corpus(f"{both_shapes}#red-mug") as local:
+        assert remote.ids == local.ids
+        for name in remote:
+            assert remote.image_bytes(name) == local.image_bytes(name)
+            assert remote.mask_bytes(name) == local.mask_bytes(name)
+    with pytest.raises(NotFoundError, match="E503"):
+        open_corpus(f"{bucket}-nothing")
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first version", "new version"])
+def test_of_two_publishers_to_s3_one_is_told(bucket, both_shapes, shards_only, tmp_path, monkeypatch, before):
+    if before:
+        publish(make(tmp_path / "old", with_another_picture()), bucket)
+    look = S3Target.look
+
+    def slow_look(target: S3Target) -> Standing:
+        """The other publisher begins and ends between this one's look and its commit."""
+        seen = look(target)
+        monkeypatch.setattr(S3Target, "look", look)
+        publish(both_shapes, bucket)
+        return seen
+
+    monkeypatch.setattr(S3Target, "look", slow_look)
+    with pytest.raises(OutputLocked, match=f"E521 published-meanwhile: {bucket}") as caught:
+        publish(shards_only, bucket)
+    assert caught.value.exit_code == 6
+    assert pull(bucket, tmp_path / "out").digest == digest_of(both_shapes)
+
+
+def test_bucket_that_is_not_there_is_told(bucket, both_shapes):
+    with pytest.raises(NotFoundError, match="E503 not-found: s3://no-such-bucket"):
+        publish(both_shapes, "s3://no-such-bucket/x")
+
+
+def test_s3_readers_of_others_read_it(bucket, both_shapes):
+    import pyarrow.dataset
+    import s3fs
+
+    publish(both_shapes, bucket)
+    fs = s3fs.S3FileSystem(skip_instance_cache=True)
+    table = pyarrow.dataset.dataset(f"{bucket.removeprefix('s3://')}/data", filesystem=fs).to_table(columns=["id"])
+    with open_corpus(both_shapes) as corpus:
+        assert sorted(table.column("id").to_pylist()) == list(corpus.ids)
+
+
+def test_published_folder_is_a_corpus(both_shapes, tmp_path):
+    there = tmp_path / "there"
+    assert publish(both_shapes, str(there), dry_run=True).kept == 0
+    assert not there.exists()
+    result = publish(both_shapes, str(there))
+    assert len(result.sent) == 20
+    assert validate(there, full=True) == []
+    assert digest_of(there) == digest_of(both_shapes)
+    assert (there / "README.md").read_bytes() == (both_shapes / "README.md").read_bytes()
+    again = publish(both_shapes, str(there))
+    assert (again.sent, again.kept) == ((), 20)
+
+
+def test_folder_becomes_the_new_version(both_shapes, shards_only, tmp_path):
+    there = tmp_path / "there"
+    publish(both_shapes, str(there))
+    result = publish(shards_only, str(there))
+    assert [path.partition("/")[0] for path in result.deleted] == ["data"] * 5
+    assert validate(there, full=True) == []
+    assert digest_of(there) == digest_of(shards_only)
+
+
+def test_folder_of_someone_else_is_left_alone(both_shapes, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="E504"):
+        publish(both_shapes, str(tmp_path))
+    with output_lock(tmp_path / "there" / ".work" / "lock"), pytest.raises(OutputLocked, match="E520"):
+        publish(both_shapes, str(tmp_path / "there"))
+
+
+def test_rotten_corpus_is_not_published_to_a_folder(copy, tmp_path):
+    flip(shards(copy)[0], 600)
+    with pytest.raises(IntegrityError, match="E401"):
+        publish(copy, str(tmp_path / "there"))
+    assert not (tmp_path / "there" / "corpus.json").exists()
