@@ -1,0 +1,178 @@
+"""Protocols: which composites to make, by manifest IDs, before anything is painted.
+
+    murecom         every scene of a class with a box x every subject of that class, five seeds (METHODS 6.1)
+    dreameditbench  the same over DreamEditBench's scenes, boxes from its `bbox.json`
+    dreambooth      25 prompts a subject on an empty canvas, four seeds
+    dreammix        two tasks: identity (the instance prompt) and editing (one candidate word in the prompt)
+
+DreamMix published no protocol: data, prompts and seeds of its two tasks here are ours, and its rows say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from manifests.corpus import Corpus
+from manifests.errors import UsageError
+from manifests.records import Box, Sample, Subject
+from pipelines.evaluate.boxes import read_boxes
+
+__all__ = ["CANVAS", "LIVE", "OBJECT", "PROTOCOLS", "Case", "Protocol", "cases"]
+
+CANVAS = "canvas"  # in place of a scene: nothing is given, everything is painted
+CANVAS_SIDE = 512
+_BOTH = (
+    "in the jungle", "in the snow", "on the beach", "on a cobblestone street", "on top of pink fabric",
+    "on top of a wooden floor", "with a city in the background", "with a mountain in the background",
+    "with a blue house in the background", "on top of a purple rug in a forest",
+)  # fmt: skip
+_OBJECT_ONLY = (
+    "with a wheat field in the background", "with a tree and autumn leaves in the background",
+    "with the Eiffel Tower in the background", "floating on top of water", "floating in an ocean of milk",
+    "on top of green grass with sunflowers around it", "on top of a mirror",
+    "on top of the sidewalk in a crowded street", "on top of a dirt road", "on top of a white rug",
+)  # fmt: skip
+_LIVE_ONLY = (
+    "wearing a red hat", "wearing a santa hat", "wearing a rainbow scarf",
+    "wearing a black top hat and a monocle", "in a chef outfit", "in a firefighter outfit",
+    "in a police outfit", "wearing pink glasses", "wearing a yellow shirt", "in a purple wizard outfit",
+)  # fmt: skip
+_ADJECTIVES = ("red", "purple", "shiny", "wet", "cube shaped")
+_PROPERTIES = tuple(f"a {word} {{identifier}} {{class_noun}}" for word in _ADJECTIVES)
+OBJECT = tuple(f"a {{identifier}} {{class_noun}} {place}" for place in (*_BOTH, *_OBJECT_ONLY)) + _PROPERTIES
+LIVE = tuple(f"a {{identifier}} {{class_noun}} {place}" for place in (*_BOTH, *_LIVE_ONLY)) + _PROPERTIES
+_LIVE_NOUNS = frozenset({"cat", "dog", "person", "horse", "bird", "rabbit", "hamster"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One composite to be made. `box` is half-open pixels of the scene; `edit` is ((category, word), ...)."""
+
+    task: str
+    group: str  # the pair; cases of a group differ in their seed
+    subject: str
+    scene: str  # sample ID, or `CANVAS`
+    box: Box
+    prompt: str  # with {identifier}
+    edit: tuple[tuple[str, str], ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol by name: how it is described, how many seeds, and its pairs (task, scene, box, prompt, edit)."""
+
+    name: str
+    description: str
+    seeds: int
+    pairs: Callable[[Corpus, Subject, dict[str, Box]], Iterator[tuple[str, str, Box, str, tuple[tuple[str, str], ...]]]]
+
+
+def _scenes(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> list[tuple[str, Box]]:
+    """The subject's scenes with their boxes, or every scene of the corpus for a class that has none of its own."""
+    own = sorted(subject.scene_ids) or [sample.id for sample in corpus.samples(role="bg")]
+    return [(scene, boxes.get(scene) or corpus.record(scene).box_xyxy) for scene in own if not boxes or scene in boxes]
+
+
+_Pairs = Iterator[tuple[str, str, Box, str, tuple[tuple[str, str], ...]]]
+
+
+def _composition(task: str) -> Callable[[Corpus, Subject, dict[str, Box]], _Pairs]:
+    def pairs(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs:
+        for scene, box in _scenes(corpus, subject, boxes):
+            yield task, scene, box, subject.instance_prompt, ()
+
+    return pairs
+
+
+def _dreambooth(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs:
+    del corpus, boxes
+    templates = LIVE if subject.class_noun.split()[-1] in _LIVE_NOUNS else OBJECT
+    for template in templates:
+        prompt = template.replace("{class_noun}", subject.class_noun)
+        yield "prompts", CANVAS, (0, 0, CANVAS_SIDE, CANVAS_SIDE), prompt, ()
+
+
+def _dreammix(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs:
+    scenes = _scenes(corpus, subject, boxes)
+    for scene, box in scenes:
+        yield "identity", scene, box, subject.instance_prompt, ()
+    # an edit asks for what the subject does not have, in a category of which it has something to remove
+    has = {word.category for word in subject.attributes if word.origin == "source"}
+    edits = sorted({(w.category, w.word) for w in subject.attributes if w.origin == "candidate" and w.category in has})
+    for number, (scene, box) in enumerate(scenes):
+        if edits:
+            category, word = edits[number % len(edits)]
+            prompt = subject.instance_prompt.replace("{identifier}", f"{{identifier}} {word}")
+            yield "editing", scene, box, prompt, ((category, word),)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("murecom", "MureCom pairs: scene and box x subject of its class", 5, _composition("murecom")),
+        Protocol("dreameditbench", "DreamEditBench, addition, box given", 5, _composition("dreameditbench")),
+        Protocol("dreambooth", "DreamBooth's 25 prompts a subject on an empty canvas", 4, _dreambooth),
+        Protocol("dreammix", "DreamMix's two tasks; its own protocol is not published, this one is ours", 5, _dreammix),
+    )
+}
+
+
+def cases(
+    corpus: Corpus,
+    protocol: Protocol,
+    *,
+    subjects: tuple[str, ...] = (),
+    seeds: int | None = None,
+    limit: int | None = None,
+    boxes_file: Path | None = None,
+) -> list[Case]:
+    """Every composite the protocol asks for, subject by subject; `limit` keeps so many pairs a task and subject.
+
+    Raises `UsageError` E503 for a subject that is not there, E502 where nothing is left to paint.
+    """
+    chosen = subjects or tuple(sorted(corpus.subjects))
+    boxes = _given_boxes(corpus, boxes_file) if boxes_file else {}
+    found = []
+    for name in chosen:
+        if name not in corpus.subjects:
+            raise UsageError(f"no subject {name!r} in the corpus; there are {', '.join(corpus.subjects)}.", code="E503")
+        subject = corpus.subjects[name]
+        if not subject.sample_ids:
+            continue  # an owner of shared regular pictures has nothing to be painted
+        taken: dict[str, int] = {}
+        for task, scene, box, prompt, edit in protocol.pairs(corpus, subject, boxes):
+            taken[task] = taken.get(task, 0) + 1
+            if limit is not None and taken[task] > limit:
+                continue
+            words = "".join(f" {category}={word}" for category, word in edit)
+            what = f" {prompt}" if scene == CANVAS else ""
+            found += [
+                Case(
+                    task=task, group=f"{name} {scene}{words}{what}", subject=name, scene=scene, box=box,
+                    prompt=prompt, edit=edit, seed=seed,
+                )
+                for seed in range(seeds or protocol.seeds)
+            ]  # fmt: skip
+    if not found:
+        raise UsageError(
+            f"protocol {protocol.name} finds nothing to paint: the corpus has no scenes for these subjects.",
+            code="E502",
+        )
+    return found
+
+
+def _given_boxes(corpus: Corpus, path: Path) -> dict[str, Box]:
+    """Boxes of a benchmark's own file, by scene ID; a scene is known by the name of the file it came from."""
+    scenes = [(PurePosixPath(sample.source_uri), sample) for sample in corpus.samples(role="bg")]
+    # the benchmarks number their scenes anew in each folder: the folder of the file says which are meant
+    beside = [(uri, sample) for uri, sample in scenes if path.resolve().parent.name in uri.parts]
+    names: dict[str, Sample] = {}
+    for uri, sample in beside or scenes:
+        if uri.name in names:
+            raise UsageError(f"{path.name}: two scenes of the corpus are named {uri.name}.", code="E502")
+        names[uri.name] = sample
+    read = read_boxes(path, {name: (sample.width, sample.height) for name, sample in names.items()})
+    return {names[name].id: box for name, box in read.items()}

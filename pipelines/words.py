@@ -1,0 +1,61 @@
+"""Words of a prompt and of an edit; text only, so that jobs can be checked before a model is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from manifests.errors import UsageError
+from pipelines.records import Word
+
+__all__ = ["edited_prompt", "mentions", "removed_words", "word_pattern", "words_of_edit"]
+
+
+def removed_words(words: Sequence[str], prompt: str) -> tuple[str, ...]:
+    """The words to remove from a prompt: none that is empty, doubled or asked for by the prompt itself."""
+    kept = (word.strip() for word in words)
+    return tuple(dict.fromkeys(word for word in kept if word and not mentions(prompt, word)))
+
+
+def word_pattern(word: str) -> re.Pattern[str]:
+    """The word by itself, in any case."""
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+
+
+def mentions(prompt: str, word: str) -> bool:
+    """Whether the prompt has the word."""
+    return word_pattern(word).search(prompt) is not None
+
+
+def edited_prompt(prompt: str, edit: Mapping[str, str], *, identifier: str, class_noun: str) -> str:
+    """The prompt with the identifier and an edit's new words before the class noun, where it does not have them yet.
+
+    `{identifier}` is filled in. Raises `UsageError` E501 where the prompt names neither the identifier nor the class.
+    """
+    prompt = prompt.replace("{identifier}", identifier) if identifier else prompt
+    new = " ".join(word for word in edit.values() if word and not mentions(prompt, word))
+    noun = word_pattern(class_noun).search(prompt) if class_noun else None
+    named = word_pattern(identifier).search(prompt) if identifier else None
+    if identifier and not named:
+        if noun is None:
+            raise UsageError(f"prompt {prompt!r} names neither {identifier!r} nor {class_noun!r}.")
+        new = f"{identifier} {new}".strip()
+    if not new:
+        return prompt
+    if noun is not None:
+        return f"{prompt[: noun.start()]}{new} {prompt[noun.start() :]}"
+    if named is not None:
+        return f"{prompt[: named.end()]} {new}{prompt[named.end() :]}"
+    return f"{prompt}, {new}"
+
+
+def words_of_edit(source_words: Sequence[Word], edit: Mapping[str, str], subject: str) -> tuple[str, ...]:
+    """The subject's own words of the categories an edit names. Raises `UsageError` E604 where it has none."""
+    words: list[str] = []
+    for category in edit:
+        own = [word.word for word in source_words if word.category == category]
+        if not own:
+            known = ", ".join(sorted({word.category for word in source_words})) or "none"
+            raise UsageError(f"{subject} has no words for {category!r}; it has words for: {known}.", code="E604")
+        words += own
+    return tuple(words)
