@@ -1,0 +1,151 @@
+"""Subjects: things known by a mark, in pictures from several views, and the exact picture an edit should give.
+
+    python -m toyworld.subjects FOLDER
+
+writes photographs, masks, scenes to paint into and the `subjects.yaml` that `dataforge build` takes. Every picture is a
+function of (subject, seed, number): `photograph` gives its scene again, and `edited` the same scene with the subject in
+another colour or texture, its pose, mark and surroundings untouched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image as PillowImage
+
+from toyworld.marks import SUBJECT_MARKS, Mark
+from toyworld.render import Box, Picture, Scene, render
+from toyworld.scenes import generator, mask_box, random_scene, seen_combination
+
+LICENCE, CREDIT = "CC0-1.0", "drawn by the toy world's renderer"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Its identity is shape and mark; colour and texture can be edited."""
+
+    name: str
+    shape: str
+    colour: str
+    texture: str
+    mark: Mark
+
+
+_LOOKS = (
+    ("mug", "orange", "plain"),
+    ("box", "purple", "plain"),
+    ("ball", "green", "plain"),
+    ("heart", "red", "plain"),
+    ("star", "blue", "plain"),
+    ("bottle", "black", "plain"),
+    ("mug", "blue", "striped"),
+    ("box", "yellow", "dotted"),
+    ("ball", "yellow", "plain"),
+    ("heart", "purple", "plain"),
+    ("star", "orange", "plain"),
+    ("bottle", "green", "plain"),
+)
+SUBJECTS = tuple(
+    Subject(f"{mark.name}-{shape}", shape, colour, texture, mark)
+    for mark, (shape, colour, texture) in zip(SUBJECT_MARKS, _LOOKS, strict=True)
+)
+"""Twelve, one for each mark that base training never shows; all in combinations that it does show."""
+
+
+def photograph(subject: Subject, number: int, seed: int = 0, canvas: int = 64) -> Scene:
+    """Scene `number` of a subject: another view before another backdrop each time, large enough to be known."""
+    rng = generator(seed, subject.name, number)
+    size = float(rng.uniform(0.45, 0.7) * canvas)
+    return random_scene(rng, (subject.shape, subject.colour, subject.texture), size, canvas, subject.mark)
+
+
+def edited(scene: Scene, colour: str | None = None, texture: str | None = None) -> Scene:
+    """The same scene with its subject in another colour or texture: what an ideal edit would paint."""
+    subject = scene.things[-1]
+    subject = dataclasses.replace(subject, colour=colour or subject.colour, texture=texture or subject.texture)
+    return dataclasses.replace(scene, things=(*scene.things[:-1], subject))
+
+
+def emptied(scene: Scene) -> Scene:
+    """The same scene without its subject."""
+    return dataclasses.replace(scene, things=scene.things[:-1])
+
+
+def place(number: int, seed: int = 0, canvas: int = 64, size: tuple[float, float] = (0.4, 0.65)) -> tuple[Scene, Box]:
+    """A scene to paint into, with nothing in its box; `size` is the range of what the box has room for, in canvases."""
+    rng = generator(seed, "place", number)
+    scene = random_scene(rng, seen_combination(rng), float(rng.uniform(*size) * canvas), canvas)
+    box = mask_box(rng, render(scene).boxes[-1], canvas)
+    return emptied(scene), box
+
+
+def write(
+    folder: Path,
+    subjects: Sequence[Subject] = SUBJECTS,
+    views: int = 5,
+    places: int = 4,
+    seed: int = 0,
+    canvas: int = 64,
+) -> Path:
+    """Write subjects with given masks, scenes with boxes, and their listing, whose path is returned."""
+    listed = []
+    for subject in subjects:
+        for number in range(views):
+            picture = render(photograph(subject, number, seed, canvas))
+            _save(folder / subject.name / "images" / f"{number}.png", picture.image)
+            _save(folder / subject.name / "masks" / f"{number}.png", picture.masks[-1].astype(np.uint8) * 255)
+        listed.append(
+            {
+                "name": subject.name,
+                "class_noun": subject.shape,
+                "photographs": [f"{subject.name}/images/*.png"],
+                "masks": f"{subject.name}/masks/{{stem}}.png",
+            }
+        )
+    boxes: dict[str, list[int]] = {}
+    for number in range(places):
+        scene, box = place(number, seed, canvas)
+        _save(folder / "scenes" / f"{number}.png", render(scene).image)
+        boxes[f"scenes/{number}.png"] = list(box)
+    listing = {
+        "defaults": {"licence": LICENCE, "credit": CREDIT, "consent": "published"},
+        "subjects": listed,
+        "scenes": [{"photographs": ["scenes/*.png"], "boxes": boxes}],
+    }
+    path = folder / "subjects.yaml"
+    path.write_text(yaml.safe_dump(listing, sort_keys=False), "utf-8")
+    return path
+
+
+def picture(subject: Subject, number: int, seed: int = 0, canvas: int = 64) -> Picture:
+    """Photograph `number` of a subject, rendered."""
+    return render(photograph(subject, number, seed, canvas))
+
+
+def _save(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PillowImage.fromarray(pixels).save(path)
+
+
+def main() -> None:
+    """Write a folder of subjects."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--subjects", type=int, default=len(SUBJECTS))
+    parser.add_argument("--views", type=int, default=5)
+    parser.add_argument("--places", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--canvas", type=int, default=64)
+    options = parser.parse_args()
+    write(options.folder, SUBJECTS[: options.subjects], options.views, options.places, options.seed, options.canvas)
+
+
+if __name__ == "__main__":
+    main()
