@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PACKAGES = ("manifests", "dataforge", "pipelines", "trainer")
+PACKAGES = ("manifests", "dataforge", "pipelines", "trainer", "toyworld")
 LINT = Path(sys.executable).with_name("lint-imports")
 
 CONTRACTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -28,6 +28,15 @@ BREACHES = {
     "manifests imports no model library": ("manifests/pixels.py", "def load():\n    import torch"),
     "inside dataforge, read top to bottom": ("dataforge/protocols.py", "def late():\n    from dataforge import flow"),
     "model libraries only in backends": ("dataforge/runner.py", "def load():\n    from diffusers import UNet2DModel"),
+    "inside trainer, read top to bottom": ("trainer/keyed.py", "def late():\n    from trainer import loop"),
+    "inside pipelines, read top to bottom": ("pipelines/records.py", "def late():\n    from pipelines import run"),
+    "the toy world imports none of the packages": ("toyworld/words.py", "from manifests import ids"),
+    "no package imports the toy world": ("pipelines/__init__.py", "def demo():\n    from toyworld import words"),
+    "scenes are drawn with no model library": ("toyworld/scenes.py", "def load():\n    import torch"),
+    "inside evaluation, read top to bottom": (
+        "pipelines/evaluate/intervals.py",
+        "def late():\n    from pipelines.evaluate import scoring",
+    ),
     "no cycles anywhere": ("manifests/ids.py", "def late():\n    from manifests import writer"),
 }
 
@@ -39,7 +48,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the packages and their contracts."""
     root = tmp_path_factory.mktemp("tree")
     for package in PACKAGES:
-        shutil.copytree(REPOSITORY / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / package, root / package, ignore=shutil.ignore_patterns("__pycache__", "base"))
     shutil.copy(REPOSITORY / "pyproject.toml", root)
     return root
 

@@ -64,7 +64,8 @@ print(json.dumps(failed))
 
 
 THIRD_PARTY = (
-    "numpy pyarrow.parquet pyarrow.compute pydantic PIL.Image cv2 duckdb jinja2 typer yaml rich.table rich.progress"
+    "numpy pyarrow.parquet pyarrow.compute pydantic PIL.Image cv2 duckdb jinja2 typer yaml rich.table rich.progress "
+    "torch torch.utils.data torchvision transformers diffusers peft accelerate datasets huggingface_hub fsspec skimage"
 )
 
 
@@ -103,7 +104,7 @@ def test_help_takes_less_than_a_third_of_a_second_of_cpu_and_names_every_verb():
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     print(f"dataforge --help: {min(times):.2f} s of CPU")
     assert min(times) < 0.3
-    for verb in ("build", "validate", "repair", "show", "ls", "trace", "diff", "remove", "report"):
+    for verb in ("build", "validate", "repair", "show", "ls", "trace", "diff", "remove", "report", "publish", "pull"):
         assert f" {verb} " in done.stdout
 
 
