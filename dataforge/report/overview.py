@@ -64,7 +64,7 @@ def who_spoke(table: pa.Table) -> list[Spoke]:
     steps = pc.list_flatten(table.column("provenance"))
     names = ("stage", "backend", "model", "version")
     columns = pa.table({name: pc.struct_field(steps, name) for name in names})
-    rows = columns.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
+    rows = columns.group_by(list(names), use_threads=False).aggregate([([], "count_all")]).to_pylist()
     order = list(STAGES)
     rows.sort(
         key=lambda row: (
