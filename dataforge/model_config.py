@@ -103,7 +103,14 @@ class Sam3Grounder(ModelSection):
     min_score: Share = 0.0
 
 
-class Sam(ModelSection):
+class _Promptable(ModelSection):
+    """What every segmenter that is shown boxes has."""
+
+    choose: Choose = "single"
+    exclude_others: bool = False
+
+
+class Sam(_Promptable):
     """A `.pth` checkpoint of SAM through segment-anything; whether it is vit_b, vit_l or vit_h is read from the file.
 
     `choose: single` is the mask that SAM gives to an unambiguous prompt, as a box is; `best` is the one of its three
@@ -111,28 +118,22 @@ class Sam(ModelSection):
     """
 
     kind: Literal["sam"]
-    choose: Choose = "single"
-    exclude_others: bool = False
     batch_size: Batch = 1
 
 
-class SamHf(ModelSection):
+class SamHf(_Promptable):
     """SAM or HQ-SAM through transformers; `choose` and `exclude_others` as for `sam`."""
 
     kind: Literal["sam-hf"]
     model: Name = "facebook/sam-vit-huge"
-    choose: Choose = "single"
-    exclude_others: bool = False
     batch_size: Batch = 4
 
 
-class Sam2(ModelSection):
+class Sam2(_Promptable):
     """SAM 2 or EdgeTAM through transformers; `choose` and `exclude_others` as for `sam`."""
 
     kind: Literal["sam2"]
     model: Name = "facebook/sam2.1-hiera-large"
-    choose: Choose = "single"
-    exclude_others: bool = False
     batch_size: Batch = 4
 
 

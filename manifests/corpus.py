@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.errors import CorpusError, IntegrityError, NotFoundError, UsageError
-from manifests.fsops import open_below
-from manifests.header import FileEntry, Header, read_header
+from manifests.header import FileEntry, Header, open_entry, read_header
 from manifests.ids import sha256_hex
 from manifests.index import INDEX_NAME, IdIndex, SamplePlace
 from manifests.pixels import ImageArray, MaskArray, decode_image, decode_mask
@@ -51,13 +50,7 @@ def read_table(root: Path, entry: FileEntry) -> pa.Table:
 
 def read_checked(root: Path, entry: FileEntry) -> bytes:
     """The bytes of a file the header names, checked against its size and sha256."""
-    try:
-        descriptor = open_below(root, entry.path)
-    except FileNotFoundError as error:
-        raise IntegrityError(f"{entry.path} is not there.", code="E403") from error
-    except OSError as error:
-        raise IntegrityError(f"{entry.path} cannot be opened: {error.strerror}.", code="E403") from error
-    with os.fdopen(descriptor, "rb") as file:
+    with os.fdopen(open_entry(root, entry), "rb") as file:
         data = file.read(entry.size + 1)
     if len(data) != entry.size:
         raise IntegrityError(f"{entry.path}: size differs from the recorded {entry.size:,} bytes.", code="E402")

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from manifests.errors import CorpusError, NotFoundError, UnsupportedSchemaError
-from manifests.fsops import check_relative, write_atomic
+from manifests.errors import CorpusError, IntegrityError, NotFoundError, UnsupportedSchemaError
+from manifests.fsops import check_relative, open_below, write_atomic
 from manifests.ids import sha256_hex
 from manifests.overrides import describe
 from manifests.schema import SCHEMA_VERSION
@@ -21,6 +21,7 @@ __all__ = [
     "Header",
     "OpenedHeader",
     "header_bytes",
+    "open_entry",
     "parse_header",
     "read_header",
     "write_header",
@@ -70,6 +71,16 @@ class OpenedHeader:
 
     header: Header
     digest: str
+
+
+def open_entry(root: Path, entry: FileEntry) -> int:
+    """A descriptor of a file that a header names, open for reading. Raises `IntegrityError` E403 where it cannot be."""
+    try:
+        return open_below(root, entry.path)
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{entry.path} is not there.", code="E403") from error
+    except OSError as error:
+        raise IntegrityError(f"{entry.path} cannot be opened: {error.strerror}.", code="E403") from error
 
 
 def read_header(root: Path) -> OpenedHeader:

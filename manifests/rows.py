@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import CorpusError, IntegrityError
-from manifests.fsops import open_below
-from manifests.header import FileEntry
+from manifests.header import FileEntry, open_entry
 from manifests.ids import sha256_hex
 from manifests.records import Sample
 from manifests.schema import check_columns, records_from_table
@@ -140,12 +139,7 @@ class ManifestRows:
 
 def _mapped(root: Path, entry: FileEntry) -> pa.Buffer:
     """A file of the corpus, mapped read-only, its size checked."""
-    try:
-        descriptor = open_below(root, entry.path)
-    except FileNotFoundError as error:
-        raise IntegrityError(f"{entry.path} is not there.", code="E403") from error
-    except OSError as error:
-        raise IntegrityError(f"{entry.path} cannot be opened: {error.strerror}.", code="E403") from error
+    descriptor = open_entry(root, entry)
     try:
         if os.fstat(descriptor).st_size != entry.size:
             raise IntegrityError(f"{entry.path}: size differs from the recorded {entry.size:,} bytes.", code="E402")

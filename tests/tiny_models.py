@@ -179,7 +179,8 @@ def _sdxl(channels: int, unet: UNet2DConditionModel, autoencoder: AutoencoderKL,
 
 
 @cache
-def _session_folder() -> Path:
+def session_folder() -> Path:
+    """Where models saved for tests lie until the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="tiny-models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -188,7 +189,7 @@ def _session_folder() -> Path:
 @cache
 def tiny(kind: str) -> Path:
     """The folder of a tiny saved pipeline of one of `KINDS`, written once a session. Do not write into it."""
-    folder = _session_folder() / kind
+    folder = session_folder() / kind
     build(kind).save_pretrained(folder)
     return folder
 

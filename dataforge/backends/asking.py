@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,16 +15,18 @@ from dataforge.backends.answers import (
     description_of,
     groups_of,
     longest_answer,
+    look_at,
     prompt_schema,
     question,
     read_answer,
     writing_question,
 )
 from dataforge.model_config import Answer
-from dataforge.protocols import Description, Look
+from dataforge.protocols import Description, Look, Photo
 from manifests.errors import Fault
+from manifests.pixels import MaskArray
 
-__all__ = ["Ask", "Question", "describe_all", "repair_request", "write_all"]
+__all__ = ["Ask", "Asking", "Question", "describe_all", "repair_request", "write_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +120,34 @@ def _checked(
 
 def _read(reply: str, asked: Question) -> dict[str, Any]:
     return read_answer(reply, asked.schema)
+
+
+class Asking(ABC):
+    """A describer that puts questions to a model; where the model is, `_ask` knows."""
+
+    def __init__(self, *, photographs: int, max_side: int, answer: dict[str, Any] | None) -> None:
+        self._photographs, self._max_side = photographs, max_side
+        self._limits = Answer.model_validate(answer or {})
+
+    @abstractmethod
+    def _ask(self, questions: Sequence[Question]) -> list[str | Fault]:
+        """One reply or fault per question, in order. Raises `EnvironmentFault` E513 where a server fails."""
+
+    def look(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Look:
+        """A subject as it is shown to the model."""
+        return look_at(photos, masks, self._max_side)
+
+    def describe(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Description:
+        """Words and captions of one subject. Raises ValueError where the model gives no answer that fits."""
+        (described,) = self.describe_looks([self.look(photos, masks)])
+        if isinstance(described, Fault):
+            raise ValueError(described.detail)
+        return described
+
+    def describe_looks(self, looks: Sequence[Look]) -> list[Description | Fault]:
+        """Words and captions of several subjects."""
+        return describe_all(self._ask, looks, photographs=self._photographs, limits=self._limits)
+
+    def write_prompts(self, wishes: Sequence[tuple[str, tuple[str, ...]]]) -> list[str | Fault]:
+        """One prompt for each class noun and the words it has to hold."""
+        return write_all(self._ask, wishes)

@@ -5,17 +5,19 @@ Which of several masks is taken, what belongs rather to another box, and how far
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from dataforge.protocols import Grounding, Segmentation
+from dataforge.backends.devices import in_batches
+from dataforge.protocols import Grounding, Photo, Scope, Segmentation
 from manifests.errors import Fault
 from manifests.records import Box, Score
 
-__all__ = ["BoxMasks", "boxes_to_ask", "choose_mask", "segment_all"]
+__all__ = ["BoxMasks", "Promptable", "boxes_to_ask", "choose_mask"]
 
 FloatArray = npt.NDArray[np.float32]
 # SAM's stability score: how far the mask changes between these two thresholds on its logits (arXiv 2304.02643, B)
@@ -69,6 +71,25 @@ def choose_mask(masks: BoxMasks, choose: str) -> Segmentation | Fault:
     )
 
 
-def segment_all(found: Sequence[BoxMasks | Fault], choose: str) -> list[Segmentation | Fault]:
-    """One answer a picture."""
-    return [item if isinstance(item, Fault) else choose_mask(item, choose) for item in found]
+class Promptable(ABC):
+    """A segmenter whose model is shown boxes; how it is shown them is `look`."""
+
+    name: str
+    scope: Scope = "sample"
+
+    def __init__(self, *, batch_size: int, choose: str, exclude_others: bool) -> None:
+        self._batch_size = batch_size
+        self._choose, self._exclude_others = choose, exclude_others
+
+    @abstractmethod
+    def look(self, asked: Sequence[tuple[Photo, list[Box]]]) -> list[BoxMasks]:
+        """The masks of each photograph's boxes; its pixels are encoded once, however many boxes there are."""
+
+    def segment(self, photos: Sequence[Photo], groundings: Sequence[Grounding]) -> list[Segmentation | Fault]:
+        """One mask per photograph."""
+        asked = [
+            (photo, boxes_to_ask(grounding, exclude_others=self._exclude_others))
+            for photo, grounding in zip(photos, groundings, strict=True)
+        ]
+        found = in_batches(asked, self._batch_size, self.look, what=self.name)
+        return [item if isinstance(item, Fault) else choose_mask(item, self._choose) for item in found]

@@ -15,7 +15,7 @@ from dataforge.protocols import Grounding
 from manifests.errors import Fault
 from manifests.records import Box
 
-__all__ = ["caption_of", "nearest_box", "pick", "token_spans"]
+__all__ = ["box_iou", "caption_of", "nearest_box", "pick", "token_spans"]
 
 FloatArray = npt.NDArray[np.float32]
 # a model may draw one thing many times; boxes that overlap more than this are one thing
@@ -68,7 +68,7 @@ def pick(
     subject = max(own, key=lambda index: said[index, 0])
     others: list[Box] = []
     for box in placed.values():
-        if len(others) < _MAX_OTHERS and all(_overlap(box, kept) < _SAME for kept in (placed[subject], *others)):
+        if len(others) < _MAX_OTHERS and all(box_iou(box, kept) < _SAME for kept in (placed[subject], *others)):
             others.append(box)
     score = min(_SURE, float(said[subject, 0]))
     return Grounding(box=placed[subject], score=score, other_boxes=tuple(others))
@@ -85,7 +85,7 @@ def nearest_box(box: FloatArray, height: int, width: int) -> Box | None:
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def _overlap(first: Box, second: Box) -> float:
+def box_iou(first: Box, second: Box) -> float:
     """Intersection over union of two boxes."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])

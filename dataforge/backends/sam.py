@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from dataforge.backends.checkpoints import Needs, Package, Weights, check, identity, read_pth
-from dataforge.backends.devices import in_batches, place
-from dataforge.backends.promptable import BoxMasks, boxes_to_ask, segment_all
+from dataforge.backends.devices import place
+from dataforge.backends.promptable import BoxMasks, Promptable
 from dataforge.model_config import Sam as Settings
-from dataforge.protocols import Grounding, Photo, Scope, Segmentation
-from manifests.errors import Fault, UsageError
+from dataforge.protocols import Photo
+from manifests.errors import UsageError
 from manifests.records import Box
 
 __all__ = ["Sam"]
@@ -27,12 +27,11 @@ _HOLDS = ("image_encoder.pos_embed", "mask_decoder.iou_token.weight", "prompt_en
 _HEADS = 8  # of the mask decoder, in every SAM
 
 
-class Sam:
+class Sam(Promptable):
     """Boxes to masks; a picture is encoded once, however many boxes there are."""
 
     name = "sam"
     version = "1"
-    scope: Scope = "sample"
 
     def __init__(
         self,
@@ -47,8 +46,7 @@ class Sam:
         """Loads the checkpoint. Raises `UsageError` E505 where it is missing, E508 for a file of another kind."""
         path = check(_weights(model, revision), self.name)
         self.model = identity(model, revision)
-        self._batch_size = batch_size
-        self._choose, self._exclude_others = choose, exclude_others
+        super().__init__(batch_size=batch_size, choose=choose, exclude_others=exclude_others)
         self._place = place(device, precision)
         from segment_anything import SamPredictor
 
@@ -59,14 +57,6 @@ class Sam:
         """What has to be there."""
         packages = tuple(Package(name, INSTALL) for name in ("torch", "torchvision", "segment_anything"))
         return Needs(packages, (_weights(settings.model, settings.revision),), settings.device, memory_gb=8)
-
-    def segment(self, photos: Sequence[Photo], groundings: Sequence[Grounding]) -> list[Segmentation | Fault]:
-        """One mask per photograph."""
-        asked = [
-            (photo, boxes_to_ask(grounding, exclude_others=self._exclude_others))
-            for photo, grounding in zip(photos, groundings, strict=True)
-        ]
-        return segment_all(in_batches(asked, self._batch_size, self.look, what=self.name), self._choose)
 
     def look(self, asked: Sequence[tuple[Photo, list[Box]]]) -> list[BoxMasks]:
         """The masks of each photograph's boxes."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from dataforge.backends.checkpoints import Needs, Package, Weights, check, identity
 from dataforge.backends.devices import in_batches, place, quietly
+from dataforge.backends.queries import box_iou
 from dataforge.model_config import Sam3Grounder as GrounderSettings
 from dataforge.model_config import Sam3Segmenter as SegmenterSettings
 from dataforge.protocols import Grounding, Photo, Scope, Segmentation
@@ -34,8 +35,15 @@ class _Sam3:
     scope: Scope = "sample"
 
     def __init__(
-        self, model: str, revision: str | None, device: str, precision: str, batch_size: int, mask_threshold: float
+        self,
+        model: str,
+        revision: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 2,
+        mask_threshold: float = 0.5,
     ) -> None:
+        """Loads the model. Raises `UsageError` E505 where weights are missing, E508 for a model of another kind."""
         path = check(_weights(model, revision), self.name)
         self.model = identity(model, revision)
         self._batch_size, self._mask_threshold = batch_size, mask_threshold
@@ -113,18 +121,6 @@ class Sam3Grounder(_Sam3):
 class Sam3Segmenter(_Sam3):
     """The class noun and a box to the mask of the instance that lies there."""
 
-    def __init__(
-        self,
-        model: str,
-        revision: str | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-        batch_size: int = 2,
-        mask_threshold: float = 0.5,
-    ) -> None:
-        """Loads the model. Raises `UsageError` E505 where weights are missing, E508 for a model of another kind."""
-        super().__init__(model, revision, device, precision, batch_size, mask_threshold)
-
     def segment(self, photos: Sequence[Photo], groundings: Sequence[Grounding]) -> list[Segmentation | Fault]:
         """One mask per photograph: the instance whose box agrees most with the one given, the surer of equals."""
         asked = list(zip(photos, groundings, strict=True))
@@ -137,7 +133,7 @@ class Sam3Segmenter(_Sam3):
             if not found:
                 answers.append(Fault("E210", "no instance has a pixel"))
                 continue
-            answers.append(max(found, key=lambda instance: (_overlap(instance[1], box), instance[0]))[2])
+            answers.append(max(found, key=lambda instance: (box_iou(instance[1], box), instance[0]))[2])
         return answers
 
 
@@ -153,16 +149,6 @@ def _sorted(found: dict[str, Any], size: tuple[int, int]) -> list[tuple[float, B
             scores = (Score(name="concept_score", value=sure),)
             instances.append((sure, box, Segmentation(mask=mask, quality=float(np.clip(sure, 0, 1)), scores=scores)))
     return sorted(instances, key=lambda instance: -instance[0])
-
-
-def _overlap(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return width * height / (sum(areas) - width * height)
 
 
 def _weights(model: str, revision: str | None) -> Weights:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from dataforge.backends.checkpoints import Needs, Package, Weights, check, identity
-from dataforge.backends.devices import in_batches, place, quietly
-from dataforge.backends.promptable import BoxMasks, boxes_to_ask, segment_all
+from dataforge.backends.devices import place, quietly
+from dataforge.backends.promptable import BoxMasks, Promptable
 from dataforge.model_config import Sam2 as Sam2Settings
 from dataforge.model_config import SamHf as SamSettings
-from dataforge.protocols import Grounding, Photo, Scope, Segmentation
-from manifests.errors import Fault
+from dataforge.protocols import Photo
 from manifests.records import Box
 
 __all__ = ["Sam2", "SamHf"]
@@ -21,12 +20,11 @@ __all__ = ["Sam2", "SamHf"]
 INSTALL = '`pip install "dataforge[sam]"`'
 
 
-class SamHf:
+class SamHf(Promptable):
     """SAM (arXiv 2304.02643) and HQ-SAM."""
 
     name = "sam-hf"
     version = "1"
-    scope: Scope = "sample"
     kinds: tuple[str, ...] = ("sam", "sam_hq")
 
     def __init__(
@@ -42,8 +40,7 @@ class SamHf:
         """Loads the model. Raises `UsageError` E505 where weights are missing, E508 for a model of another kind."""
         path = check(Weights(model, revision, "transformers", self.kinds), self.name)
         self.model = identity(model, revision)
-        self._batch_size = batch_size
-        self._choose, self._exclude_others = choose, exclude_others
+        super().__init__(batch_size=batch_size, choose=choose, exclude_others=exclude_others)
         self._place = place(device, precision)
         from transformers import AutoModelForMaskGeneration, AutoProcessor
 
@@ -58,14 +55,6 @@ class SamHf:
         packages = (Package("torch", INSTALL), Package("torchvision", INSTALL), Package("transformers", INSTALL))
         weights = Weights(settings.model, settings.revision, "transformers", cls.kinds)
         return Needs(packages, (weights,), settings.device, memory_gb=8)
-
-    def segment(self, photos: Sequence[Photo], groundings: Sequence[Grounding]) -> list[Segmentation | Fault]:
-        """One mask per photograph."""
-        asked = [
-            (photo, boxes_to_ask(grounding, exclude_others=self._exclude_others))
-            for photo, grounding in zip(photos, groundings, strict=True)
-        ]
-        return segment_all(in_batches(asked, self._batch_size, self.look, what=self.name), self._choose)
 
     def look(self, asked: Sequence[tuple[Photo, list[Box]]]) -> list[BoxMasks]:
         """The masks of each photograph's boxes; its pixels are encoded once, however many boxes there are."""

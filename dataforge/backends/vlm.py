@@ -10,22 +10,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dataforge.backends.answers import PROMPT_VERSION, look_at
-from dataforge.backends.asking import Question, describe_all, repair_request, write_all
+from dataforge.backends.answers import PROMPT_VERSION
+from dataforge.backends.asking import Asking, Question, repair_request
 from dataforge.backends.checkpoints import Needs, Package, Weights, check, identity
 from dataforge.backends.devices import in_batches, place, quietly
-from dataforge.model_config import Answer
 from dataforge.model_config import Vlm as Settings
-from dataforge.protocols import Description, Look, Photo
 from manifests.errors import Fault, UsageError
-from manifests.pixels import MaskArray
 
 __all__ = ["Vlm"]
 
 INSTALL = '`pip install "dataforge[vlm]"`'
 
 
-class Vlm:
+class Vlm(Asking):
     """Attribute words and captions, and prompts where they are to be written."""
 
     name = "vlm"
@@ -47,9 +44,9 @@ class Vlm:
         """Loads the model. Raises `UsageError` E505 where weights are missing, E508 for a model of another kind."""
         path = check(_weights(model, revision), self.name)
         self.model = identity(model, revision)
-        self._batch_size, self._photographs, self._max_side = batch_size, photographs, max_side
+        super().__init__(photographs=photographs, max_side=max_side, answer=answer)
+        self._batch_size = batch_size
         self._temperature, self._seed = temperature, seed
-        self._limits = Answer.model_validate(answer or {})
         self._place = place(device, precision, half="bfloat16")
         import xgrammar
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -78,25 +75,6 @@ class Vlm:
         """What has to be there."""
         packages = tuple(Package(name, INSTALL) for name in ("torch", "torchvision", "transformers", "xgrammar"))
         return Needs(packages, (_weights(settings.model, settings.revision),), settings.device, memory_gb=8)
-
-    def look(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Look:
-        """A subject as it is shown to the model."""
-        return look_at(photos, masks, self._max_side)
-
-    def describe(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Description:
-        """Words and captions of one subject. Raises ValueError where the model gives no answer that fits."""
-        (described,) = self.describe_looks([self.look(photos, masks)])
-        if isinstance(described, Fault):
-            raise ValueError(described.detail)
-        return described
-
-    def describe_looks(self, looks: Sequence[Look]) -> list[Description | Fault]:
-        """Words and captions of several subjects."""
-        return describe_all(self._ask, looks, photographs=self._photographs, limits=self._limits)
-
-    def write_prompts(self, wishes: Sequence[tuple[str, tuple[str, ...]]]) -> list[str | Fault]:
-        """One prompt for each class noun and the words it has to hold."""
-        return write_all(self._ask, wishes)
 
     def _ask(self, questions: Sequence[Question]) -> list[str | Fault]:
         return in_batches(questions, self._batch_size, self._answer, what=self.name)

@@ -14,14 +14,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from dataforge.backends.answers import PROMPT_VERSION, look_at
-from dataforge.backends.asking import Question, describe_all, repair_request, write_all
+from dataforge.backends.answers import PROMPT_VERSION
+from dataforge.backends.asking import Asking, Question, repair_request
 from dataforge.backends.checkpoints import Needs, Package
-from dataforge.model_config import Answer
 from dataforge.model_config import VlmServer as Settings
-from dataforge.protocols import Description, Look, Photo
 from manifests.errors import EnvironmentFault, Fault, UsageError
-from manifests.pixels import MaskArray
 
 __all__ = ["VlmServer"]
 
@@ -37,7 +34,7 @@ class _Unavailable(Exception):
     """No answer to this question after all attempts, for reasons of the server's."""
 
 
-class VlmServer:
+class VlmServer(Asking):
     """Attribute words and captions, and prompts where they are to be written; `batch_size` questions at a time."""
 
     name = "vlm-server"
@@ -66,8 +63,7 @@ class VlmServer:
         import openai
 
         self.model = model
-        self._photographs, self._max_side = photographs, max_side
-        self._limits = Answer.model_validate(answer or {})
+        super().__init__(photographs=photographs, max_side=max_side, answer=answer)
         self._at_once, self._attempts, self._deadline_s = batch_size, attempts, deadline_s
         self._options = {"temperature": temperature, "seed": seed}
         self._max_tokens = max_tokens
@@ -86,25 +82,6 @@ class VlmServer:
     def needs(settings: Settings) -> Needs:
         """What has to be there."""
         return Needs((Package("openai", INSTALL),), device=settings.url)
-
-    def look(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Look:
-        """A subject as it is shown to the model."""
-        return look_at(photos, masks, self._max_side)
-
-    def describe(self, photos: Sequence[Photo], masks: Sequence[MaskArray]) -> Description:
-        """Words and captions of one subject. Raises ValueError where the model gives no answer that fits."""
-        (described,) = self.describe_looks([self.look(photos, masks)])
-        if isinstance(described, Fault):
-            raise ValueError(described.detail)
-        return described
-
-    def describe_looks(self, looks: Sequence[Look]) -> list[Description | Fault]:
-        """Words and captions of several subjects. Raises `EnvironmentFault` E513 where the server fails."""
-        return describe_all(self._ask, looks, photographs=self._photographs, limits=self._limits)
-
-    def write_prompts(self, wishes: Sequence[tuple[str, tuple[str, ...]]]) -> list[str | Fault]:
-        """One prompt for each class noun and the words it has to hold."""
-        return write_all(self._ask, wishes)
 
     def _ask(self, questions: Sequence[Question]) -> list[str | Fault]:
         return self._runner.run(self._ask_all(questions))

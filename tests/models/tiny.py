@@ -6,9 +6,6 @@ them.
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,14 +13,9 @@ from typing import Any
 
 import torch
 
+from tests.tiny_models import session_folder
+
 WORDS = ("can", "teapot", "vase", "disc", "mug", "spoon", "red", "blue", "a", "photo", "of", "the")
-
-
-@cache
-def _session_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="tiny-models-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 @cache
@@ -31,7 +23,7 @@ def tiny(kind: str) -> Path:
     """Where the saved model of a kind lies."""
     from dataforge.backends.devices import quietly
 
-    place = _session_folder() / f"tiny-{kind}{'.pth' if kind in ('sam', 'sam-wide', 'groundingdino-py') else ''}"
+    place = session_folder() / f"tiny-{kind}{'.pth' if kind in ('sam', 'sam-wide', 'groundingdino-py') else ''}"
     with torch.random.fork_rng(), quietly():
         torch.manual_seed(0)
         MAKERS[kind](place)
