@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel
 
 from toyworld import model
@@ -62,7 +65,9 @@ class Sampler:
         alpha = self.alphas[time_steps][:, None, None, None]
         noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents
-        with torch.autocast(self.device.type, torch.bfloat16):
+        # 256 positions at most: on a CPU the plain product is several times faster backwards than the blocked kernel
+        plain = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
+        with plain, torch.autocast(self.device.type, torch.bfloat16):
             guess = denoiser(torch.cat([noisy, batch.mask, batch.masked], 1), time_steps, ids.to(self.device))
         wrong = (guess.float() - velocity).square().mean(1, keepdim=True)
         return (wrong * batch.weight).sum((1, 2, 3)).mean(), count, canvas
