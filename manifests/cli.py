@@ -1,4 +1,4 @@
-"""Verbs that read a corpus: validate, show, ls, trace, diff, remove."""
+"""Verbs that read a corpus: validate, show, ls, trace, diff; and those that cut or join: remove, merge, split."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def list_samples(
     where: Annotated[
         str,
         typer.Option(
-            help="SQL condition on manifest columns, e.g. \"mask_quality < 0.5 AND role = 'src'\".", show_default=False
+            help="SQL condition on manifest columns and `words`, e.g. \"mask_quality < 0.5 AND 'red' IN words\".",
+            show_default=False,
         ),
     ] = "",
     as_json: JsonOption = False,
@@ -219,3 +220,42 @@ def remove(
         echo(f"- {name}")
     echo(f"{len(gone)} samples removed; {output} is corpus {digest[:12]}.")
     echo(f"`dataforge repair {output}` makes its report and index.")
+
+
+@app.command()
+def merge(
+    places: Annotated[
+        list[str], typer.Argument(metavar="A B...", help="The corpora to join, two or more.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new corpus.", show_default=False)],
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="B#SUBJECT=NEW", help="Give a subject of one corpus another name.", show_default=False),
+    ] = None,
+) -> None:
+    """Join corpora by subject; no picture is encoded again, IDs and digests stay."""
+    from manifests.console import echo
+    from manifests.corpus import open_corpus
+    from manifests.merging import merge as join
+
+    digest = join(places, output, rename or ())
+    with open_corpus(str(output)) as corpus:
+        echo(f"{len(corpus.subjects)} subjects, {len(corpus)} samples; {output} is corpus {digest[:12]}.")
+    echo(f"`dataforge report {output}` makes its card and report.")
+
+
+@app.command()
+def split(
+    ref: Annotated[
+        str, typer.Argument(metavar="CORPUS#SUBJECT[,...]", help="The subjects to cut out.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for these subjects.", show_default=False)],
+    rest: Annotated[Path | None, typer.Option(help="Folder for all others.", show_default=False)] = None,
+) -> None:
+    """Cut subjects out of a corpus; no picture is encoded again, IDs and digests stay."""
+    from manifests.console import echo
+    from manifests.merging import split as cut
+
+    for place, digest in zip((output, rest), cut(ref, output, rest), strict=True):
+        if digest:
+            echo(f"{place} is corpus {digest[:12]}; `dataforge report {place}` makes its card and report.")

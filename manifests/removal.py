@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from manifests.corpus import Corpus, open_corpus
 from manifests.errors import UsageError
-from manifests.fsops import output_lock, remove_stale_temporaries
-from manifests.header import HEADER_NAME
 from manifests.records import LedgerRow, Subject
 from manifests.refs import parse_reference
-from manifests.writer import (
-    CorpusContent,
-    UnpackedSample,
-    check_output,
-    commit_corpus,
-    remove_unnamed,
-    unpacked,
-    write_derived,
-)
+from manifests.rewriting import new_corpus, write_corpus
 
 __all__ = ["remove"]
 
@@ -39,52 +28,31 @@ def remove(ref: str, output: str | Path) -> tuple[str, list[str]]:
     reference = parse_reference(ref)
     if not reference.ids:
         raise UsageError("remove needs IDs: CORPUS#ID[,ID...].")
-    target = Path(output)
-    if (target / HEADER_NAME).exists():
-        raise UsageError("remove writes a new corpus; name a new folder with -o.")
-    check_output(target)
     with (
         open_corpus(reference) as asked,
         open_corpus(reference.place) as corpus,
-        output_lock(target / ".work" / "lock"),
+        new_corpus(output) as root,
     ):
-        remove_stale_temporaries(target)
         gone = _with_descendants(corpus, _unshared(corpus, reference.ids, asked.ids))
         if len(gone) == len(corpus):
             raise UsageError("nothing would be left; delete the corpus instead.")
         min_images = int(corpus.header.recipe.get("min_images", 1))
         wanted_subjects = {name for name in reference.ids if name in corpus.subjects}
-        subjects = [
-            _without(subject, gone, min_images)
-            for subject in corpus.subjects.values()
-            if subject.id not in wanted_subjects
-        ]
-        ledger = [
-            _settled(row, gone, wanted_subjects)
-            for row in corpus.ledger
-            if row.path or row.subject not in wanted_subjects
-        ]
-        kept = [sample for sample in corpus.samples() if sample.id not in gone]
-
-        def samples() -> Iterator[UnpackedSample]:
-            for sample in kept:
-                yield unpacked(sample, partial(corpus.image_bytes, sample), partial(corpus.mask_bytes, sample))
-
-        digest = commit_corpus(
-            target,
-            CorpusContent(
-                samples=samples,
-                subjects=subjects,
-                ledger=ledger,
-                recipe=corpus.header.recipe,
-                made_with=corpus.header.made_with,
-                shard_bytes=int(corpus.header.recipe.get("pack", {}).get("shard_bytes", 256 << 20)),
-                parquet=bool(corpus.header.data),
+        digest = write_corpus(
+            root,
+            ((corpus, sample, sample) for sample in corpus.samples() if sample.id not in gone),
+            (
+                _without(subject, gone, min_images)
+                for subject in corpus.subjects.values()
+                if subject.id not in wanted_subjects
             ),
+            (
+                _settled(row, gone, wanted_subjects)
+                for row in corpus.ledger
+                if row.path or row.subject not in wanted_subjects
+            ),
+            [corpus],
         )
-        remove_unnamed(target)
-        with open_corpus(str(target)) as new:
-            write_derived(target, new.samples())
     return digest, sorted(gone)
 
 
