@@ -1,6 +1,6 @@
 """By ID among a million rows: opening, finding a row, bytes of a picture; beside `datasets`, `lance` and `litdata`.
 
-    python -m benchmarks.by_id [--folder /dev/shm/bench] [--rows 1000000]
+    python -m benchmarks.by_id [--folder /dev/shm/bench] [--rows 1000000] [--count 2000]
 
 The index is the one a corpus has, made of a million records; bytes are those of the photographs of
 `benchmarks.photographs`, warm. Microseconds are of the wall clock: the 50th and 99th percentile of single look-ups in
@@ -143,6 +143,7 @@ def key_of(row: dict[str, Any]) -> str:
     return str(row["id"])
 
 
+NEEDS = {"datasets": ("datasets",), "lance": ("lance",), "litdata": ("litdata", "polars")}
 PEERS: dict[str, Callable[[Path, int, random.Random], None]] = {
     "datasets": datasets_filter,
     "lance": lance_scalar_index,
@@ -154,12 +155,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/bench"))
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--count", type=int, default=2000, help="photographs whose bytes are looked up")
     parser.add_argument("--peers", default=",".join(PEERS))
     options = parser.parse_args()
-    write_photographs(options.folder / "photos")
+    write_photographs(options.folder / "photos", options.count)
     ours(options.folder, options.rows, random.Random(0))
     for name in filter(None, options.peers.split(",")):
-        sentence = missing_peer(name)
+        sentence = missing_peer(*NEEDS[name])
         if sentence:
             print(f"{name}: {sentence}")
         else:

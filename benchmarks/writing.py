@@ -1,4 +1,4 @@
-"""Writing shards, CPU time: ours (sha256 of each member and of the shard, fsync, rename), `tarfile`, `webdataset`.
+"""Writing shards, CPU time: ours (sha256 of the shard, fsync, rename), `tarfile`, `webdataset`.
 
     python -m benchmarks.writing [--folder /dev/shm/bench] [--count 2000] [--rounds 5]
 
@@ -43,7 +43,7 @@ def members_of(root: Path) -> Members:
 
 
 def prepared(members: Members) -> list[ShardSample]:
-    """As a build has them: digests known since ingest, checked again while writing."""
+    """As a build has them: digests known since ingest."""
     return [
         ShardSample(key, [Member(end, len(data), sha256_hex(data), partial(bytes, data)) for end, data in parts])
         for key, parts in members

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import rich.console
@@ -19,6 +19,7 @@ from manifests.records import Attribute, Sample, SubjectAttribute
 from manifests.tracing import CompositeTrace, TraceStep
 
 __all__ = [
+    "Bars",
     "echo",
     "emit_json",
     "id_column",
@@ -64,20 +65,50 @@ class _Rate(TextColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.1f}/s", style="progress.data.speed")
 
 
+class Bars:
+    """Called with `(stage, done, total)`: bars with rate and time left, or plain lines off a terminal.
+
+    `note` shows a short text below the bars.
+    """
+
+    def __init__(self, bars: _NotedProgress | None) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._totals: dict[str, tuple[int, int]] = {}
+        self._quarters: dict[str, int] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        if self._bars is None:
+            self._line(stage, done, total)
+            return
+        # a stage may run twice (photographs, then made pictures): its bar goes on, it does not start over
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        before, last_total = self._totals.get(stage, (0, total))
+        if done == 0 and total != last_total:
+            before += last_total
+        self._totals[stage] = (before, total)
+        self._bars.update(self._tasks[stage], completed=before + done, total=before + total)
+
+    def _line(self, stage: str, done: int, total: int) -> None:
+        # a line at each quarter: a log file stays readable
+        quarter = 4 * done // total if total else 4
+        if total and quarter > self._quarters.get(stage, -1):
+            self._quarters[stage] = quarter
+            print(f"{stage}: {done}/{total}", file=sys.stderr, flush=True)  # noqa: T201 the console is what prints
+
+    def note(self, text: str) -> None:
+        """Show a text below the bars; nothing off a terminal."""
+        if self._bars is not None:
+            self._bars.note = text
+
+
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback `(stage, done, total)`: bars with rate and time left, or plain lines off a terminal."""
+def progress() -> Iterator[Bars]:
+    """Bars with rate and time left on a terminal, plain lines elsewhere: call it with `(stage, done, total)`."""
     if not sys.stderr.isatty():
-        shown: dict[str, int] = {}
-
-        def lines(stage: str, done: int, total: int) -> None:
-            # a line at each quarter: a log file stays readable
-            quarter = 4 * done // total if total else 4
-            if total and quarter > shown.get(stage, -1):
-                shown[stage] = quarter
-                print(f"{stage}: {done}/{total}", file=sys.stderr, flush=True)  # noqa: T201 the console is what prints
-
-        yield lines
+        yield Bars(None)
         return
     columns = (
         TextColumn("{task.description:<12}"),
@@ -86,21 +117,21 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=rich.console.Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-        totals: dict[str, tuple[int, int]] = {}
+    with _NotedProgress(*columns, console=rich.console.Console(stderr=True)) as bars:
+        yield Bars(bars)
 
-        def move(stage: str, done: int, total: int) -> None:
-            # a stage may run twice (photographs, then made pictures): its bar goes on, it does not start over
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            before, last_total = totals.get(stage, (0, total))
-            if done == 0 and total != last_total:
-                before += last_total
-            totals[stage] = (before, total)
-            bars.update(tasks[stage], completed=before + done, total=before + total)
 
-        yield move
+class _NotedProgress(Progress):
+    """Bars with a line of text below them."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[rich.console.RenderableType]:
+        yield from super().get_renderables()
+        if self.note:
+            from rich.text import Text
+
+            yield Text(self.note, style="dim")
 
 
 def show_corpus(corpus: Corpus) -> None:

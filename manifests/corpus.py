@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Corpus", "open_corpus", "read_table"]
 
+logger = logging.getLogger(__name__)
 FoundT = TypeVar("FoundT")
 
 
@@ -107,10 +109,21 @@ class Corpus:
         return self._records(LedgerRow, self.header.ledger)
 
     def _records(self, record: type[RecordT], entry: FileEntry) -> list[RecordT]:
-        return records_from_table(record, read_table(self.root, entry), where=entry.path)
+        # batch by batch: what a whole table is decoded through takes as much memory as the records
+        batches = read_table(self.root, entry).to_batches(max_chunksize=256)
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        return [row for table in tables for row in records_from_table(record, table, where=entry.path)]
 
     def _select(self, asked: tuple[str, ...]) -> dict[str, int]:
         """Row by ID of the samples that were asked for, in ID order."""
+        chosen = self._rows_of(asked)
+        there = self._rows.ids_at(chosen.values())
+        if any(there.get(row) != name for name, row in chosen.items()):
+            self._leave_index()
+            chosen = self._rows_of(asked)
+        return dict(sorted(chosen.items()))
+
+    def _rows_of(self, asked: tuple[str, ...]) -> dict[str, int]:
         chosen: dict[str, int] = {}
         for name in asked:
             row = self._row(name)
@@ -130,7 +143,7 @@ class Corpus:
                     chosen[owned] = row
             elif not rows:
                 raise NotFoundError(f"no sample or subject {name!r} in {self.name}.{self._near(name)}", code="E503")
-        return dict(sorted(chosen.items()))
+        return chosen
 
     def _row(self, sample_id: str) -> int | None:
         """Row of an ID in the manifest. The index is asked first; that an ID is missing, only the manifest can say."""
@@ -144,8 +157,14 @@ class Corpus:
         try:
             return question(self._index)
         except (sqlite3.Error, ValueError, TypeError, KeyError):
-            self.__dict__["_index"] = None
+            self._leave_index()
             return None
+
+    def _leave_index(self) -> None:
+        """From now on IDs are looked up in the manifest: the index was found to be wrong."""
+        mend = "`dataforge repair` mends it" if isinstance(self.shards, LocalShards) else "opening anew mends it"
+        logger.warning("%s: %s is damaged: IDs are looked up in the manifest; %s.", self.name, INDEX_NAME, mend)
+        self.__dict__["_index"] = None
 
     def _near(self, name: str) -> str:
         import difflib
@@ -179,6 +198,20 @@ class Corpus:
         """The manifest's record of an ID. Raises as `corpus[sample_id]` does, and `CorpusError` E305."""
         return self[sample_id].record
 
+    def record_in(self, row: int, sample_id: str) -> Sample:
+        """The record of an ID that is thought to be in a row: an index that was wrong is found out here.
+
+        Raises `NotFoundError` E503 where the manifest has no such ID.
+        """
+        record = self.records_at([row])[0] if 0 <= row < len(self._rows) else None
+        if record is not None and record.id == sample_id:
+            return record
+        self._leave_index()
+        found = self._rows.find(sample_id)
+        if found is None:
+            raise NotFoundError(f"no sample {sample_id!r} in {self.name}.", code="E503")
+        return self.records_at([found])[0]
+
     def records_at(self, rows: Sequence[int]) -> list[Sample]:
         """The records of rows of the manifest, in the order asked."""
         return self._rows.records(rows)
@@ -193,7 +226,16 @@ class Corpus:
     def table(self, *, role: Role | None = None, split: str | None = None) -> pa.Table:
         """The selected manifest rows as an Arrow table."""
         rows = None if self._selected is None else sorted(self._selected.values())
-        return _chosen(pa.concat_tables(self._rows.tables(rows)), role, split)
+        return _chosen(self.table_at(rows), role, split)
+
+    def table_at(self, rows: Sequence[int] | None) -> pa.Table:
+        """Rows of the manifest by ascending number, all without any, as an Arrow table."""
+        return pa.concat_tables(self._rows.tables(rows))
+
+    def manifest_file(self) -> Path:
+        """The manifest on this disk, checked against its size and sha256: for programs that read parquet themselves."""
+        self._rows.check()
+        return (self.root / self.header.manifest.path).absolute()
 
     def columns(self, names: list[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         """Some columns of rows of the manifest, in the order asked."""
@@ -202,11 +244,9 @@ class Corpus:
     def select_rows(self, *, role: str | None = None, split: str | None = None) -> npt.NDArray[np.int64]:
         """Numbers of the selected rows of the manifest, ascending."""
         rows = np.arange(len(self._rows)) if self._selected is None else np.array(sorted(self._selected.values()))
-        table = self.columns(["role", "split"], rows)
         for column, value in (("role", role), ("split", split)):
             if value is not None:
-                kept = pc.equal(table[column], value).to_numpy()
-                table, rows = table.filter(pa.array(kept)), rows[kept]
+                rows = rows[pc.equal(self.columns([column], rows)[column], value).to_numpy()]
         return rows.astype(np.int64)
 
     def image_bytes(self, sample: Sample | LazySample | str, *, verify: bool = True) -> bytes:

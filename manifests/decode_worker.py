@@ -38,7 +38,7 @@ def main() -> None:
     slots: dict[int, Slot] = {}
     for line in lines:
         chunk = json.loads(line)
-        answer: dict[str, str] = {}
+        answer = {"batch": chunk["batch"]}
         try:
             number = chunk["slot"]
             if number not in slots:
@@ -47,9 +47,9 @@ def main() -> None:
             for place, values in enumerate(chunk["jobs"], start=chunk["first"]):
                 decoder.decode(DecodeJob(*values), slots[number].images[place], slots[number].masks[place])
         except ReportedError as error:
-            answer = {"code": error.code, "detail": error.detail}
+            answer |= {"code": error.code, "detail": error.detail}
         except Exception:
-            answer = {"bug": traceback.format_exc()}
+            answer |= {"bug": traceback.format_exc()}
         try:
             answers.write(json.dumps(answer).encode() + b"\n")
             answers.flush()

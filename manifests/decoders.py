@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, NoReturn, Protocol
 
 from manifests.decode_jobs import DecodeJob, JobDecoder
 from manifests.errors import EnvironmentFault, IntegrityError
+from manifests.patience import give_up_on
 from manifests.ring import Ring, Slot, SlotShape
 from manifests.shards import ShardBytes
 
@@ -29,7 +32,7 @@ class Decoder(Protocol):
     ring: Ring
 
     def submit(self, jobs: Sequence[DecodeJob]) -> Pending:
-        """Begin a batch of at most the ring's batch size. Every pending batch has to be waited for, in order."""
+        """Begin a batch of at most the ring's batch size. Every pending batch has to be waited for, in any order."""
         ...
 
     def close(self) -> None:
@@ -82,7 +85,10 @@ class ThreadDecoder:
     def __init__(self, shards: ShardBytes, shape: SlotShape, workers: int) -> None:
         self.ring = Ring(shape)
         self._decoder = JobDecoder(shards)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._closed = threading.Event()
+        self._pool = ThreadPoolExecutor(
+            workers, thread_name_prefix="decode", initializer=give_up_on, initargs=(self._closed,)
+        )
 
     def submit(self, jobs: Sequence[DecodeJob]) -> Pending:
         """Hand out the batch in chunks."""
@@ -103,7 +109,8 @@ class ThreadDecoder:
         return wait
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, those too that wait for a server."""
+        self._closed.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.ring.close()
 
@@ -124,7 +131,10 @@ class ProcessDecoder:
             "size": list(shape.size),
             "descriptor": self.ring.descriptor,
         }
+        self._batches = itertools.count()
         self._workers = [self._start(told) for _ in range(workers)]
+        # by process and batch: answers that came before those that were waited for
+        self._early: dict[tuple[int, int], dict[str, Any]] = {}
 
     def _start(self, told: dict[str, object]) -> subprocess.Popen[bytes]:
         assert self.ring.descriptor is not None
@@ -143,20 +153,21 @@ class ProcessDecoder:
         return [worker.pid for worker in self._workers]
 
     def submit(self, jobs: Sequence[DecodeJob]) -> Pending:
-        """Send each worker its chunk; the pipes keep them in order."""
+        """Send each worker its chunk. Answers carry the batch's number: two loops may wait for theirs in turn."""
         slot = self.ring.take()
+        batch = next(self._batches)
         sent = []
         for worker, (first, chunk) in zip(self._workers, _chunks(jobs, len(self._workers)), strict=False):
-            self._tell(worker, {"slot": slot.number, "first": first, "jobs": chunk}, chunk)
+            self._tell(worker, {"batch": batch, "slot": slot.number, "first": first, "jobs": chunk}, chunk)
             sent.append((worker, chunk))
 
         def wait() -> Slot:
-            answers = [self._answer(worker, chunk) for worker, chunk in sent]
+            answers = [self._answer(worker, batch, chunk) for worker, chunk in sent]
             self.ring.give_back(slot)
             for answer in answers:
                 if "bug" in answer:
                     raise RuntimeError(f"in a decoding worker:\n{answer['bug']}")
-                if answer:
+                if "code" in answer:
                     raise IntegrityError(answer["detail"], code=answer["code"])
             return slot
 
@@ -171,16 +182,18 @@ class ProcessDecoder:
         except BrokenPipeError:
             self._lost(worker, chunk)
 
-    def _answer(self, worker: subprocess.Popen[bytes], chunk: Sequence[DecodeJob]) -> dict[str, str]:
+    def _answer(self, worker: subprocess.Popen[bytes], batch: int, chunk: Sequence[DecodeJob]) -> dict[str, Any]:
         pipe: IO[bytes] | None = worker.stdout
         assert pipe is not None
-        line = pipe.readline()
-        if not line.endswith(b"\n"):
-            self._lost(worker, chunk)
-        answer: dict[str, str] = json.loads(line)
-        return answer
+        while (worker.pid, batch) not in self._early:
+            line = b"" if pipe.closed else pipe.readline()
+            if not line.endswith(b"\n"):
+                self._lost(worker, chunk)
+            answer: dict[str, Any] = json.loads(line)
+            self._early[worker.pid, answer["batch"]] = answer
+        return self._early.pop((worker.pid, batch))
 
-    def _lost(self, worker: subprocess.Popen[bytes], chunk: Sequence[DecodeJob]) -> None:
+    def _lost(self, worker: subprocess.Popen[bytes], chunk: Sequence[DecodeJob]) -> NoReturn:
         """A dead worker ends the stream with an error, at once; it never hangs."""
         status = worker.wait()
         how = f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -218,6 +218,11 @@ CODES: dict[str, Code] = {
         "a server or the way to it fails",
         "Run the same command again; it goes on where it stopped.",
     ),
+    "E514": Code(
+        "cluster",
+        "a Ray cluster does not answer, has no room, or has a node that is not fit for the build",
+        "Mend the cluster as the sentence says, then run the same command again.",
+    ),
     "E520": Code("output-locked", "another process writes to this output", "Wait for it or name another output."),
     "E521": Code(
         "published-meanwhile",
@@ -280,8 +285,11 @@ CODES: dict[str, Code] = {
 }
 
 
-# what tokens look like; the Hub's, Amazon's, and whatever follows "Bearer" in an echoed request
-_TOKEN_SHAPES = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|(?<=[Bb]earer )[^\s'\",;]+")
+# what tokens look like; the Hub's, Amazon's, whatever follows "Bearer" in an echoed request, and signed addresses
+_TOKEN_SHAPES = re.compile(
+    r"\bhf_[A-Za-z0-9]{8,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|(?<=[Bb]earer )[^\s'\",;]+"
+    r"|(?<=[?&])(?:X-Amz-Signature|X-Amz-Security-Token|Signature)=[^\s&'\"]+"
+)
 _SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|(^|_)KEY(_ID)?$", re.IGNORECASE)
 
 

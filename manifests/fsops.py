@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -38,6 +39,8 @@ __all__ = [
 
 TEMPORARY_PREFIX = ".tmp-"
 _temporary_numbers = itertools.count()
+# beside the process ID: on a file system that machines share, two processes may have the same one
+_process_token = secrets.token_hex(4)
 _crash_at = int(os.environ.get("DATAFORGE_CRASH_AT", "0"))
 _crash_log = os.environ.get("DATAFORGE_CRASH_LOG")
 _crash_count = 0
@@ -103,7 +106,7 @@ def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> No
     """
     with environment_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_temporary_numbers)}"
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{_process_token}-{next(_temporary_numbers)}"
         try:
             with temporary.open("wb") as file:
                 crashpoint(f"open {path.name}")
@@ -225,7 +228,7 @@ def write_named_by_content(folder: Path, pattern: str, write: Callable[[IO[bytes
     `pattern` has one `{}` for the digits. The file is hashed as it lies on disk, not as it was meant to be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_temporary_numbers)}"
+    temporary = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{_process_token}-{next(_temporary_numbers)}"
     with environment_faults(temporary):
         try:
             with temporary.open("w+b") as file:

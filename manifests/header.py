@@ -60,9 +60,14 @@ class Header(BaseModel):
     made_with: dict[str, str]
 
     @property
+    def tables(self) -> tuple[FileEntry, FileEntry, FileEntry]:
+        """Manifest, subjects and ledger."""
+        return self.manifest, self.subjects, self.ledger
+
+    @property
     def files(self) -> list[FileEntry]:
         """Every file the corpus vouches for."""
-        return [self.manifest, self.subjects, self.ledger, *self.shards, *self.data]
+        return [*self.tables, *self.shards, *self.data]
 
 
 @dataclass(frozen=True, slots=True)

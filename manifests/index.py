@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.fsops import TEMPORARY_PREFIX, environment_faults
+from manifests.fsops import write_atomic
 from manifests.records import Sample
 
 __all__ = ["INDEX_NAME", "IdIndex", "SamplePlace", "write_index"]
@@ -40,7 +41,10 @@ class SamplePlace:
 
 def write_index(root: Path, digest: str, samples: Iterable[Sample]) -> None:
     """Write the index of a manifest's samples, in the manifest's order, whole and renamed into place."""
-    temporary = root / f"{TEMPORARY_PREFIX}index"
+    write_atomic(root / INDEX_NAME, lambda file: _fill(Path(file.name), digest, samples))
+
+
+def _fill(path: Path, digest: str, samples: Iterable[Sample]) -> None:
     shards: dict[str, int] = {}
 
     def rows() -> Iterator[tuple[str | int, ...]]:
@@ -49,21 +53,18 @@ def write_index(root: Path, digest: str, samples: Iterable[Sample]) -> None:
             image, mask = sample.image, sample.mask
             yield sample.id, row, shard, image.offset, image.length, mask.offset, mask.length
 
-    with environment_faults(temporary):
-        temporary.unlink(missing_ok=True)
-        connection = sqlite3.connect(temporary, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode=OFF")
-            connection.executescript(f"BEGIN; {_SCHEMA}")
-            connection.execute("INSERT INTO corpus VALUES (?)", (digest,))
-            connection.executemany("INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?, ?)", rows())
-            connection.executemany("INSERT INTO shard VALUES (?, ?)", ((n, path) for path, n in shards.items()))
-            connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise OSError(28, str(error)) from error  # sqlite says "disk is full" in its own way
-        finally:
-            connection.close()
-        temporary.replace(root / INDEX_NAME)
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.executescript(f"BEGIN; {_SCHEMA}")
+        connection.execute("INSERT INTO corpus VALUES (?)", (digest,))
+        connection.executemany("INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?, ?)", rows())
+        connection.executemany("INSERT INTO shard VALUES (?, ?)", ((n, path) for path, n in shards.items()))
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.ENOSPC, str(error)) from error  # sqlite says "disk is full" in its own way
+    finally:
+        connection.close()
 
 
 class IdIndex:

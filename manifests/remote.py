@@ -8,36 +8,30 @@ of where it lay, and no server's error leaves here without being told in one sen
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import random
 import re
-import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from manifests.errors import (
-    CorpusError,
-    EnvironmentFault,
-    IntegrityError,
-    NotFoundError,
-    OutputLocked,
-    ReportedError,
-    UsageError,
-    printable,
-    redact,
+from manifests.errors import CorpusError, IntegrityError, NotFoundError, ReportedError, UsageError
+from manifests.fsops import (
+    TEMPORARY_PREFIX,
+    environment_faults,
+    open_below,
+    sha256_of_file,
+    sync_folder,
+    write_atomic,
 )
-from manifests.fsops import DISK_ERRNOS, environment_faults, open_below, write_atomic
 from manifests.header import HEADER_NAME, FileEntry, Header, OpenedHeader, parse_header, read_header
 from manifests.ids import sha256_hex
 from manifests.index import INDEX_NAME, write_index
+from manifests.patience import patiently
 from manifests.records import Sample
 from manifests.refs import Reference
 from manifests.rows import ManifestRows
@@ -50,25 +44,17 @@ __all__ = [
     "Reached",
     "RemoteShards",
     "connect",
-    "fault_of",
     "fetch_header",
     "filesystem",
-    "patiently",
     "pinned",
     "reach",
 ]
 
-logger = logging.getLogger(__name__)
-ResultT = TypeVar("ResultT")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 _DATASET = re.compile(r"datasets/[\w.-]+/[\w.-]+")
 # corpus.json of a million shards is far smaller
 MAX_HEADER_BYTES = 256 << 20
-# for how many seconds it is tried again: a server that asks for patience (429), one that fails (5xx), and one that
-# cannot be reached, which is more often the name or the network; none for what is refused
-ASKED_FOR_PATIENCE, SERVER_FAILS, UNREACHABLE, REFUSED = 1800.0, 300.0, 60.0, 0.0
-LONGEST_WAIT_S = 60.0
-MISSING = ("RepoNotFound", "RevisionNotFound", "EntryNotFound")
+INDEX_DIGEST_NAME = "index.sha256"
 
 
 class Place(Protocol):
@@ -131,11 +117,6 @@ class FsspecPlace:
         """Bytes of a file."""
         return int(patiently(lambda: self._fs().info(f"{self._root}/{path}"), f"{self.name}: {path}")["size"])
 
-    def list(self, folder: str) -> None:
-        """Have the client know a folder's files, so that reading one of them later asks for its bytes only."""
-        with contextlib.suppress(NotFoundError):
-            patiently(lambda: self._fs().ls(f"{self._root}/{folder}", detail=True), f"{self.name}: {folder}")
-
     def read(self, path: str, start: int, stop: int) -> bytes:
         """The bytes from `start` to before `stop`."""
 
@@ -177,93 +158,6 @@ def connect(reference: Reference) -> Place:
             raise UsageError(f"{reference}: a revision in S3 is the digest of a corpus.")
         return FsspecPlace(reference.place)
     raise UsageError(f"{reference.place}: a place is a folder, hf://datasets/USER/NAME or s3://BUCKET/KEY.")
-
-
-def fault_of(error: BaseException, what: str) -> tuple[ReportedError, float] | None:
-    """What an error of a client means, in our words, and for how many seconds to try again; None for a bug.
-
-    Known by status code and by kind, never by the text, which a server may have written. Clients wrap errors in errors:
-    the first of the chain that says something is taken.
-    """
-    each: BaseException | None = error
-    while each is not None:
-        found = _known(each, what)
-        if found is not None:
-            return found
-        each = each.__cause__
-    return None
-
-
-def _known(error: BaseException, what: str) -> tuple[ReportedError, float] | None:
-    if isinstance(error, ReportedError):
-        return error, REFUSED
-    status = _status(error)
-    # the Hub answers 401 for what is not there as for what one may not see, and says which by a code
-    if isinstance(error, FileNotFoundError) or status == 404 or _header(error, "x-error-code") in MISSING:
-        return NotFoundError(f"{what} is not there, or not for this token.", code="E503"), REFUSED
-    if status == 412:
-        return OutputLocked(f"{what}.", code="E521"), REFUSED
-    if isinstance(error, PermissionError) or status in (401, 403):
-        return UsageError(f"{what}: no access{f' (HTTP {status})' if status else ''}.", code="E507"), REFUSED
-    if status == 429 or (status is not None and status >= 500):
-        patience = ASKED_FOR_PATIENCE if status == 429 else SERVER_FAILS
-        return EnvironmentFault(f"{what}: the server answers HTTP {status}.", code="E513"), patience
-    said = str(error).strip().splitlines()[:1]
-    text = f"{what}: {said[0][:200] if said else type(error).__name__}"
-    if status is not None and 400 <= status < 500:
-        return UsageError(f"{text.rstrip('.')}.", code="E507"), REFUSED
-    if isinstance(error, OSError) and error.errno in DISK_ERRNOS and error.filename is not None:
-        return None
-    module = type(error).__module__.partition(".")[0]
-    if isinstance(error, (OSError, TimeoutError)) or module in ("httpx", "httpx2", "aiohttp", "botocore"):
-        return EnvironmentFault(f"{text.rstrip('.')}.", code="E513"), UNREACHABLE
-    return None
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    if response is None and error.__cause__ is not None:  # s3fs says it in words, botocore below it in numbers
-        response = getattr(error.__cause__, "response", None)
-    if isinstance(response, dict):
-        value = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    else:
-        value = getattr(response, "status_code", None)
-    return value if isinstance(value, int) else None
-
-
-def patiently(call: Callable[[], ResultT], what: str) -> ResultT:
-    """The call's result, asked for again while a server is busy, fails or cannot be reached.
-
-    For 30 minutes, 5 minutes and 1 minute, or as long as `DATAFORGE_PATIENCE_S` says; what is refused (401, 403, 404,
-    412, 413, 422) ends it at once. Raises the `ReportedError` that says what happened.
-    """
-    started = time.monotonic()
-    limit = os.environ.get("DATAFORGE_PATIENCE_S")
-    wait = 1.0
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            found = fault_of(error, what)
-            if found is None:
-                raise
-            fault, patience = found
-            if patience and limit is not None:
-                patience = float(limit)
-            asked = _header(error, "retry-after")
-            # a server that says when is believed; else each wait is twice the last, and no two clients wait alike
-            pause = float(asked) if asked.isdigit() else min(LONGEST_WAIT_S, wait)
-            pause += random.random() * min(1.0, 0.1 + pause)
-            if not patience or time.monotonic() - started + pause > patience:
-                raise fault from error
-        logger.warning("%s Asked again in %.0f s.", printable(redact(fault.detail)), pause)
-        time.sleep(pause)
-        wait *= 2
-
-
-def _header(error: BaseException, name: str) -> str:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    return str(headers.get(name, ""))
 
 
 class RemoteShards:
@@ -356,17 +250,22 @@ def reach(reference: Reference) -> Reached:
         opened, data = fetch_header(place, reference.revision)
         place = pinned(place, reference, opened.digest)
         root = _cached(opened.digest) or _fill_cache(place, opened, data)
-    if isinstance(place, FsspecPlace) and place.name.startswith("hf://"):
-        place.list("shards")
     return Reached(root, RemoteShards(place, read_header(root).header), place.name)
 
 
 def _cached(digest: str) -> Path | None:
+    """The cache's folder of a corpus, where every byte of it is what was put there; a damaged one is filled anew."""
     root = cache_folder() / "corpora" / digest
     try:
-        return root if read_header(root).digest == digest and (root / INDEX_NAME).is_file() else None
-    except ReportedError:
+        opened = read_header(root)
+        wanted = {entry.path: entry.sha256 for entry in opened.header.tables}
+        wanted[INDEX_NAME] = (root / INDEX_DIGEST_NAME).read_text()
+        whole = opened.digest == digest and all(
+            sha256_of_file(root / name)[1] == sha256 for name, sha256 in wanted.items()
+        )
+    except (ReportedError, OSError, UnicodeDecodeError):
         return None
+    return root if whole else None
 
 
 def _fill_cache(place: Place, opened: OpenedHeader, data: bytes) -> Path:
@@ -375,18 +274,24 @@ def _fill_cache(place: Place, opened: OpenedHeader, data: bytes) -> Path:
     root = corpora / opened.digest
     with environment_faults(corpora):
         corpora.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=corpora, prefix=".tmp-") as temporary:
+        with tempfile.TemporaryDirectory(dir=corpora, prefix=TEMPORARY_PREFIX) as temporary:
             folder = Path(temporary) / opened.digest
             folder.mkdir(mode=0o700)
-            header = opened.header
-            for entry in (header.manifest, header.subjects, header.ledger):
+            for entry in opened.header.tables:
                 write_atomic(folder / entry.path, fetch_checked(place, entry))
             write_atomic(folder / HEADER_NAME, data)
-            write_index(folder, opened.digest, _samples(folder, header))
+            write_index(folder, opened.digest, _samples(folder, opened.header))
+            # no header vouches for the index, so its digest is kept beside it
+            write_atomic(folder / INDEX_DIGEST_NAME, sha256_of_file(folder / INDEX_NAME)[1].encode())
             if root.exists() and _cached(opened.digest) is None:
-                shutil.rmtree(root, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another process was first
+                with contextlib.suppress(OSError):  # another process moves it away too
+                    root.rename(Path(temporary) / "damaged")
+            try:
                 folder.rename(root)
+            except OSError:
+                if _cached(opened.digest) is None:
+                    raise
+            sync_folder(corpora)
     return root
 
 

@@ -42,7 +42,7 @@ def repair(root: Path, fetch: FetchBlob = lambda sha256: None) -> RepairReport:
     """
     header = read_header(root).header
     mended: list[str] = []
-    for entry, copy in zip((header.manifest, header.subjects, header.ledger), DERIVED_TABLES, strict=True):
+    for entry, copy in zip(header.tables, DERIVED_TABLES, strict=True):
         if not _is_whole(root, entry):
             if not _is_whole(root, FileEntry(path=copy, size=entry.size, sha256=entry.sha256, rows=entry.rows)):
                 raise IntegrityError(f"{entry.path} is damaged and {copy} is no copy of it; build again.", code="E401")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -40,7 +40,11 @@ class ManifestRows:
         self._tables: dict[int, pa.Table] = {}
         self._records: dict[int, Sample] = {}
         if entry.size <= EAGER_BYTES:
-            _ = self._metadata
+            self.check()
+
+    def check(self) -> None:
+        """Raises `IntegrityError` E401 and `CorpusError` E305 as the first row would."""
+        _ = self._metadata
 
     @cached_property
     def _metadata(self) -> pq.FileMetaData:
@@ -94,6 +98,16 @@ class ManifestRows:
         """Row of an ID, or None: decodes the whole column of IDs once."""
         return self._row_by_id.get(sample_id)
 
+    def ids_at(self, rows: Iterable[int]) -> dict[int, str]:
+        """ID by row of those of the rows that there are; only their groups' IDs are read."""
+        found: dict[int, str] = {}
+        there = sorted(row for row in set(rows) if 0 <= row < len(self))
+        for group, members in groupby(there, key=lambda row: bisect_right(self._starts, row) - 1):
+            numbers, start = list(members), self._starts[group]
+            column = self._read([group], ["id"]).column("id")
+            found.update(zip(numbers, column.take([row - start for row in numbers]).to_pylist(), strict=True))
+        return found
+
     def owned_by(self, owner: str) -> range:
         """Rows whose IDs begin with `<owner>/`."""
         # "0" is the character after "/"
@@ -132,7 +146,7 @@ class ManifestRows:
         if table is None:
             table = self._read([group]).combine_chunks()
             while self._tables and table.nbytes + sum(t.nbytes for t in [*self._tables.values()]) > KEPT_TABLE_BYTES:
-                self._tables.pop(next(iter(self._tables)), None)
+                self._tables.pop(next(iter([*self._tables]), -1), None)  # a copy: other threads put and take, too
             self._tables[group] = table
         return table
 

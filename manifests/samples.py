@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from manifests.errors import IntegrityError
 from manifests.pixels import ImageArray, MaskArray
 from manifests.records import Attribute, Box, Provenance, Sample
 
@@ -34,16 +33,13 @@ class LazySample:
 
     def __init__(self, corpus: Corpus, sample_id: str, row: int) -> None:
         self.id = sample_id
-        self.row = row
+        self._row = row
         self._corpus = corpus
 
     @cached_property
     def record(self) -> Sample:
         """The manifest's row."""
-        (record,) = self._corpus.records_at([self.row])
-        if record.id != self.id:
-            raise IntegrityError("index.sqlite does not agree with the manifest.", code="E407")
-        return record
+        return self._corpus.record_in(self._row, self.id)
 
     @cached_property
     def picture(self) -> ImageArray:

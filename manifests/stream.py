@@ -21,7 +21,7 @@ from manifests.errors import IntegrityError, UsageError
 from manifests.ids import digest_of
 from manifests.order import FIRST_FREE, draw_fractions, mixed_order, sample_keys, shuffled
 from manifests.pixels import ImageArray, MaskArray
-from manifests.query import matching_ids
+from manifests.query import matching_rows
 from manifests.records import Sample
 from manifests.ring import SlotShape
 from manifests.samples import Example
@@ -147,7 +147,7 @@ class Stream:
     def __iter__(self) -> Iterator[Any]:
         """`Batch`es, or `Example`s where no batch size was given, up to the end of the epoch."""
         mine = self._mine()
-        total = len(self._order())
+        epoch, position, total = self.epoch, self.position, len(self._order())
         step = self._batch_size or 1
         parts: Iterator[Batch | Example] = (
             self._examples(mine)
@@ -155,10 +155,12 @@ class Stream:
             else self._batches([mine[start : start + step] for start in range(0, len(mine), step)])
         )
         for part in parts:
-            self.position = min(total, self.position + step * self._world_size)
+            position = min(total, position + step * self._world_size)
+            # of two loops over one stream, the one that moved last says where the stream is
+            self.epoch, self.position = epoch, position
             yield part
             del part
-        self.epoch, self.position = self.epoch + 1, 0
+        self.epoch, self.position = epoch + 1, 0
 
     def _examples(self, mine: npt.NDArray[np.int64]) -> Iterator[Example]:
         for start in range(0, len(mine), 256):
@@ -375,9 +377,7 @@ def open_stream(
         raise UsageError(f"size is (height, width) in pixels, not {size}.")
     rows = corpus.select_rows(role=role, split=split)
     if where.strip():
-        wanted = set(matching_ids(corpus, where))
-        ids = corpus.columns(["id"], rows).column("id").to_pylist()
-        rows = rows[[sample_id in wanted for sample_id in ids]] if len(rows) else rows
+        rows = np.intersect1d(rows, matching_rows(corpus, where), assume_unique=True)
     stream = Stream(
         corpus,
         rows,

@@ -23,7 +23,7 @@ from manifests.pixels import MaskArray, decode_image, decode_mask, image_size
 from manifests.records import LedgerRow, Sample, Subject
 from manifests.schema import records_from_table
 from manifests.shards import MemberName, check_member, mapped, read_member, scan_members
-from manifests.writer import json_member
+from manifests.writer import DERIVED_TABLES, json_member
 
 __all__ = ["Problem", "foreign_problems", "validate"]
 
@@ -193,8 +193,7 @@ def _count_problems(
 
 def _derived_problems(root: Path, samples: list[Sample]) -> Iterator[Problem]:
     opened = read_header(root)
-    named = (opened.header.manifest, opened.header.subjects, opened.header.ledger)
-    for name, entry in zip(("manifest.parquet", "subjects.parquet", "ledger.parquet"), named, strict=True):
+    for name, entry in zip(DERIVED_TABLES, opened.header.tables, strict=True):
         path = root / name
         if not path.is_file() or sha256_of_file(path) != (entry.size, entry.sha256):
             yield Problem("E407", name, "differs from the committed table.")

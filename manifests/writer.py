@@ -79,7 +79,8 @@ def _shard_sample(unpacked: UnpackedSample) -> ShardSample:
         (
             Member(sample.image.format, sample.image.length, sample.image.sha256, unpacked.image),
             Member("mask.png", sample.mask.length, sample.mask.sha256, unpacked.mask),
-            Member("json", len(text), sha256_hex(text), lambda: text),
+            # made again when it is written: a shard's worth of them would be the largest thing in memory
+            Member("json", len(text), sha256_hex(text), lambda: json_member(sample)),
         ),
     )
 
@@ -238,7 +239,7 @@ def write_derived(root: Path, samples: Iterable[Sample]) -> None:
     """Make the fixed-name files that people and tools use from the committed ones: table copies and the ID index."""
     opened = read_header(root)
     header = opened.header
-    for name, entry in zip(DERIVED_TABLES, (header.manifest, header.subjects, header.ledger), strict=True):
+    for name, entry in zip(DERIVED_TABLES, header.tables, strict=True):
         copy = root / name
         if not _has_size(copy, entry.size) or copy.read_bytes() != (root / entry.path).read_bytes():
             write_atomic(copy, (root / entry.path).read_bytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +59,10 @@ class Parcels:
     body: tuple[Parcel, ...]
     last: tuple[Parcel, ...]
 
-    def stale(self, there: set[str]) -> list[str]:
-        """Files of an earlier version that this one does not name."""
+    def stale(self, old: Iterable[str]) -> list[str]:
+        """Those of earlier versions' files that this one does not name."""
         named = {parcel.path for parcel in (*self.body, *self.last)}
-        return sorted(path for path in there if OURS.fullmatch(path) and path not in named)
+        return sorted(path for path in old if OURS.fullmatch(path) and path not in named)
 
 
 def parcels_of(corpus: Corpus, place: str | None) -> Parcels:
@@ -73,10 +73,9 @@ def parcels_of(corpus: Corpus, place: str | None) -> Parcels:
     def committed(entry: FileEntry, name: str | None = None) -> Parcel:
         return Parcel(name or entry.path, entry.size, entry.sha256, root / entry.path)
 
-    tables = (header.manifest, header.subjects, header.ledger)
     body = [committed(entry) for entry in (header.subjects, header.ledger, *header.shards, *header.data)]
     last = [committed(header.manifest)]
-    last += [committed(entry, name) for entry, name in zip(tables, DERIVED_TABLES, strict=True)]
+    last += [committed(entry, name) for entry, name in zip(header.tables, DERIVED_TABLES, strict=True)]
     made: dict[str, Callable[[], bytes]] = {
         "README.md": lambda: card_bytes(corpus, place),
         "croissant.json": lambda: croissant_bytes(corpus, place),

@@ -24,6 +24,7 @@ from manifests.fsops import (
     write_atomic,
 )
 from manifests.header import HEADER_NAME, FileEntry, Header, read_header
+from manifests.patience import give_up_on
 from manifests.records import LedgerRow, Sample, Subject
 from manifests.refs import parse_reference
 from manifests.remote import Place, connect, fetch_header, pinned
@@ -133,8 +134,13 @@ def _target(root: Path, entry: FileEntry) -> Path:
 
 
 def _check_space(root: Path, missing: list[FileEntry]) -> None:
-    parts = root / PARTS
-    held = sum(path.stat().st_size for path in parts.glob("*.part")) if parts.is_dir() else 0
+    wanted = {f"{entry.sha256}.part" for entry in missing}
+    held = 0
+    for path in (root / PARTS).glob("*"):
+        if path.name in wanted:
+            held += path.stat().st_size
+        else:  # of another version, that was never finished
+            path.unlink()
     stat = os.statvfs(root)
     needed, free = sum(entry.size for entry in missing) - held, stat.f_bavail * stat.f_frsize
     if needed > free:
@@ -155,7 +161,7 @@ def _fetch_all(place: Place, root: Path, missing: list[FileEntry], on_progress: 
             raise InterruptedError
 
     (root / PARTS).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+    with ThreadPoolExecutor(FILES_AT_ONCE, initializer=give_up_on, initargs=(stop,)) as pool:
         waiting = [pool.submit(_fetch, place, root, entry, came) for entry in missing]
         try:
             for each in waiting:

@@ -117,7 +117,7 @@ def _publish(corpus: Corpus, target: Target, *, dry_run: bool, on_progress: OnPr
         return [parcel for parcel in group if parcel.path not in known or not target.same(parcel, known[parcel.path])]
 
     body, last = missing(parcels.body), missing(parcels.last)
-    stale = parcels.stale(set(seen.files))
+    stale = parcels.stale(seen.old)
     if not dry_run:
         done, total = 0, sum(parcel.size for parcel in (*body, *last))
 
@@ -128,7 +128,7 @@ def _publish(corpus: Corpus, target: Target, *, dry_run: bool, on_progress: OnPr
 
         if body:
             target.send(body, sent)
-        target.commit(last, stale, seen, parcels.digest)
+        target.commit(parcels, last, stale, seen)
         on_progress("publish", max(1, -(-total // MIB)), max(1, -(-total // MIB)))
     kept = len(parcels.body) + len(parcels.last) - len(body) - len(last)
     return Published(target.url, target.name, parcels.digest, (*body, *last), tuple(stale), kept)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from manifests.counts import counts_of
 from manifests.errors import CODES, CorpusError, ReportedError, UsageError
 from manifests.ids import sha256_hex
+from manifests.pixels import decode_image, decode_mask, encode_mask
 from manifests.validation import validate
 from tests.manifests.corpora import (
     committed_files,
@@ -257,19 +261,38 @@ def test_place_that_is_not_there_is_found(corpus_root, which, field, value, code
     assert code in codes(corpus_root)
 
 
-def test_member_that_is_vouched_for_and_no_picture_is_found(tmp_path):
-    what = small_content()
-    junk = [b"no picture", b"", b"\x89PNG\r\n\x1a\n" + b"\xff" * 40]
-    for number, data in enumerate(junk):
-        made = list(what.samples())
-        from dataclasses import replace
+def vouched_for(root: Path, which: str, data: bytes, **facts: str) -> str:
+    """Write a corpus whose first sample has other bytes as its image or mask, recorded as they are; its ID."""
+    content = small_content()
+    first, *rest = content.samples()
+    ref = replace(getattr(first.sample, which), length=len(data), sha256=sha256_hex(data), **facts)
+    first = replace(first, sample=replace(first.sample, **{which: ref}), **{which: lambda: data})
+    write_corpus(root, replace(content, samples=lambda: iter([first, *rest])))
+    return first.sample.id
 
-        ref = replace(made[0].sample.image, length=len(data), sha256=sha256_hex(data))
-        made[0] = replace(made[0], sample=replace(made[0].sample, image=ref), image=lambda data=data: data)
-        root = write_corpus(tmp_path / str(number), replace(what, samples=lambda made=made: iter(made)))
-        assert validate(root) == []
-        (problem,) = validate(root, full=True)
-        assert (problem.code, problem.where) == ("E401", made[0].sample.id)
+
+@pytest.mark.parametrize("data", [b"no picture", b"", b"\x89PNG\r\n\x1a\n" + b"\xff" * 40])
+def test_member_that_is_vouched_for_and_no_picture_is_found(tmp_path, data):
+    name = vouched_for(tmp_path / "corpus", "image", data)
+    assert validate(tmp_path / "corpus") == []
+    (problem,) = validate(tmp_path / "corpus", full=True)
+    assert (problem.code, problem.where) == ("E401", name)
+
+
+@pytest.mark.parametrize(("which", "code"), [("image", "E401"), ("mask", "E212")])
+def test_picture_that_was_wrong_when_it_was_packed_is_found_by_decoding_it_and_not_before(tmp_path, which, code):
+    first = next(iter(small_content().samples()))
+    pixels, mask = decode_image(first.image(), first.sample.image.format), decode_mask(first.mask())
+    if which == "image":
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        name = vouched_for(tmp_path / "corpus", "image", buffer.getvalue()[:-200], format="png")
+    else:
+        name = vouched_for(tmp_path / "corpus", "mask", encode_mask(~mask))
+    assert validate(tmp_path / "corpus", full=True) == []
+    assert [(each.code, each.where) for each in validate(tmp_path / "corpus", decode=True)] == [(code, name)]
+    parts = [validate(tmp_path / "corpus", decode=True, subset=(part, 3)) for part in (1, 2, 3)]
+    assert [each.code for part in parts for each in part] == [code]
 
 
 def test_doubled_and_unordered_rows_are_found(corpus_root):

@@ -207,7 +207,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        data = self.rfile.read(length)
+        if len(data) < length:
+            raise ConnectionResetError("the client was killed")
+        return data
 
     def _send(self, status: int, value: object = None, headers: dict[str, str] | None = None) -> None:
         data = value if isinstance(value, bytes) else b"" if value is None else json.dumps(value).encode()
@@ -233,7 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._create()
             if path == "/api/validate-yaml":
                 return self._send(200, {"errors": [], "warnings": []})
-            if found := re.fullmatch(r"/(?:api/)?datasets/([^/]+/[^/.]+)(?:\.git)?(?:/(.*))?", path):
+            kinds = r"/(?:api/(?:datasets|models)/|datasets/|(?!api/|lfs/))"  # a model has no word before its name
+            if found := re.fullmatch(kinds + r"([^/]+/[^/.]+)(?:\.git)?(?:/(.*))?", path):
                 name, rest = found[1], found[2] or ""
                 repo = hub.repos.get(name)
                 known = self.asked.authorization == f"Bearer {TOKEN}"

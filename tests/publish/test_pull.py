@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from manifests.validation import validate
 from tests.conftest import tree_digest
 from tests.manifests.corpora import edit_header, edit_table, flip, replace_table
 from tests.publish.conftest import digest_of
+from tests.publish.test_publish_hub import stopped
 
 
 def header_of(root: Path) -> dict[str, Any]:
@@ -67,11 +69,13 @@ def test_pull_goes_on_where_it_was_cut_off(published, both_shapes, tmp_path):
     parts.mkdir(parents=True)
     whole = (both_shapes / entry["path"]).read_bytes()
     (parts / f"{entry['sha256']}.part").write_bytes(whole[:10_000])
+    (parts / f"{'0' * 64}.part").write_bytes(b"of another version")
     published.hub.log.clear()
     assert published.dataforge("pull", published.ref, "-o", tmp_path / "out").code == 0
     (asked,) = published.hub.asked(entry["path"])
     assert asked.byte_range == f"bytes=10000-{entry['size'] - 1}"
     assert (tmp_path / "out" / entry["path"]).read_bytes() == whole
+    assert list(parts.iterdir()) == []
 
 
 def test_part_that_rotted_is_fetched_from_the_start(published, both_shapes, tmp_path):
@@ -116,6 +120,17 @@ def test_fault_on_the_way_is_made_good(published, both_shapes, tmp_path, what):
     published.hub.fresh()
     assert done.code == 0, done.err
     assert validate(tmp_path / "out", full=True) == []
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("pattern", ["GET .*tar$", "GET .*corpus.json"])
+def test_signal_ends_it_at_once_while_the_server_asks_for_patience(published, tmp_path, pattern, signal_number):
+    arguments = ("pull", published.ref, "-o", tmp_path / "out")
+    done, took = stopped(published, pattern, *arguments, signal_number=signal_number)
+    assert done.code == 128 + signal_number
+    assert "E511 interrupted: stopped by SIG" in done.err
+    assert took < 10
+    assert published.dataforge(*arguments).code == 0
 
 
 def test_bytes_that_stay_wrong_end_it_with_nothing_kept(published, both_shapes, tmp_path):

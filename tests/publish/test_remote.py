@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from manifests.corpus import open_corpus
+from manifests.errors import UsageError
+from manifests.patience import fault_of, patiently
+from tests.conftest import tree_digest
+from tests.manifests.corpora import flip
 from tests.publish.conftest import digest_of
 
 OPEN = """
@@ -29,9 +33,6 @@ def test_one_picture_by_id_costs_one_range_request_after_opening(published, both
     (name,) = names_of(both_shapes, 1)
     for _ in range(2):  # with an empty cache, and from it
         published.hub.log.clear()
-        published.python(OPEN.format(ref=ref, names=[]))
-        opening = len(published.hub.log)
-        published.hub.log.clear()
         done = published.python(OPEN.format(ref=ref, names=[name]))
         more = published.hub.log[-1]
         with open_corpus(both_shapes) as corpus:
@@ -41,19 +42,27 @@ def test_one_picture_by_id_costs_one_range_request_after_opening(published, both
         assert more.path.endswith(f"/resolve/{digest_of(both_shapes)}/{record.image.shard}")
         assert more.byte_range == f"bytes={record.image.offset}-{last}"
         assert len([asked for asked in published.hub.log if ".tar" in asked.path]) == 1
-    print(f"opening from the cache asks {opening} times")
-    assert opening <= 3
+
+
+def test_version_that_is_in_the_cache_is_opened_and_searched_without_the_server(published, both_shapes):
+    ref = f"{published.ref}@{digest_of(both_shapes)}"
+    published.python(OPEN.format(ref=ref, names=[]))
+    published.hub.log.clear()
+    assert published.python(OPEN.format(ref=ref, names=[])).out == "opened 13\n"
+    listed = published.dataforge("ls", ref, "--where", "role = 'src'", "--json")
+    assert len(listed.out.splitlines()) == 9
+    assert published.hub.log == []
 
 
 def test_every_further_picture_is_one_request_more(published, both_shapes):
     ref, names = f"{published.ref}@{digest_of(both_shapes)}", names_of(both_shapes, 12)
     published.python(OPEN.format(ref=ref, names=[]))
     published.hub.log.clear()
-    published.python(OPEN.format(ref=ref, names=[]))
-    opening = len(published.hub.log)
+    published.python(OPEN.format(ref=ref, names=names[:1]))
+    first = len(published.hub.log)
     published.hub.log.clear()
     published.python(OPEN.format(ref=ref, names=names))
-    assert len(published.hub.log) == opening + 12
+    assert len(published.hub.log) == first + 11
 
 
 def test_header_and_tables_are_fetched_once_and_no_picture_with_them(lfs, both_shapes):
@@ -69,6 +78,36 @@ def test_header_and_tables_are_fetched_once_and_no_picture_with_them(lfs, both_s
     (kept,) = (lfs.cache / "corpora").iterdir()
     assert kept.name == digest_of(both_shapes)
     assert kept.stat().st_mode & 0o77 == 0, "what is private stays so in the cache"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flipped(path: Path) -> None:
+    flip(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, Path.unlink])
+def test_damaged_cache_is_found_out_and_filled_anew(published, both_shapes, tmp_path, damage):
+    ref, names = f"{published.ref}@{digest_of(both_shapes)}", names_of(both_shapes, 3)
+    folder = tmp_path / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published, "cache", folder)
+        first = published.python(OPEN.format(ref=ref, names=names)).out
+        root = folder / "corpora" / digest_of(both_shapes)
+        whole = tree_digest(root)
+        assert len(whole) == 6
+        for name in whole:
+            damage(root / name)
+            published.hub.log.clear()
+            assert published.python(OPEN.format(ref=ref, names=names)).out == first, name
+            assert tree_digest(root) == whole, name
+            assert published.hub.asked("GET .*corpus.json"), name
+        assert [path.name for path in root.parent.iterdir()] == [root.name]
+        published.hub.log.clear()
+        assert published.python(OPEN.format(ref=ref, names=names)).out == first
+        assert published.hub.asked("GET .*corpus.json") == [], "a whole one is not fetched again"
 
 
 def test_branch_is_read_as_it_was_when_opened(lfs, both_shapes, shards_only):
@@ -153,10 +192,26 @@ def test_fault_on_the_way_is_made_good(published, tmp_path, what):
     assert done.out == "fine\n", done.out + done.err
 
 
+def test_address_that_is_none_is_told_at_once():
+    import httpx2
+
+    found = fault_of(
+        httpx2.UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol."), "hf://x"
+    )
+    assert found is not None
+    assert (found[0].exit_code, found[1]) == (2, 0)
+    assert "(is HF_ENDPOINT right?)" in str(found[0])
+
+
+def test_patience_that_is_no_number_is_told(monkeypatch):
+    monkeypatch.setenv("DATAFORGE_PATIENCE_S", "a while")
+    with pytest.raises(UsageError, match=r"E501 .*DATAFORGE_PATIENCE_S is 'a while'; it is a number of seconds"):
+        patiently(lambda: None, "hf://x")
+
+
 def test_of_two_that_open_at_once_both_find_it(lfs, both_shapes):
     assert lfs.publish(both_shapes).code == 0
     code = """
-import multiprocessing
 import manifests
 def work(number):
     with manifests.open({ref!r}) as corpus:

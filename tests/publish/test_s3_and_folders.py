@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 
 from dataforge.publishing import publish, pull
@@ -9,6 +13,7 @@ from dataforge.publishing.targets import S3Target, Standing
 from manifests.corpus import open_corpus
 from manifests.errors import IntegrityError, NotFoundError, OutputLocked, UsageError
 from manifests.fsops import output_lock
+from manifests.ids import sha256_hex
 from manifests.validation import validate
 from tests.manifests.corpora import flip, shards
 from tests.publish.conftest import digest_of, make
@@ -79,6 +84,67 @@ def test_of_two_publishers_to_s3_one_is_told(bucket, both_shapes, shards_only, t
     assert pull(bucket, tmp_path / "out").digest == digest_of(both_shapes)
 
 
+def put(bucket: str, root: Path, paths: Iterable[str]) -> None:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(skip_instance_cache=True)
+    for path in paths:
+        fs.pipe_file(f"{bucket.removeprefix('s3://')}/{path}", (root / path).read_bytes())
+
+
+def bodies(root: Path) -> set[str]:
+    return {path for path in sha256s(root) if path.startswith(("shards/", "data/"))}
+
+
+def test_files_that_another_publisher_to_s3_has_just_sent_are_left_alone(bucket, both_shapes, shards_only, tmp_path):
+    publish(both_shapes, bucket)
+    time.sleep(1.1)  # S3 tells whole seconds
+    theirs = make(tmp_path / "theirs", with_another_picture())
+    on_their_way = bodies(theirs) - bodies(both_shapes)
+    put(bucket, theirs, on_their_way)
+    assert publish(both_shapes, bucket).deleted == ()
+    result = publish(shards_only, bucket)
+    assert result.deleted != ()
+    assert on_their_way <= keys(bucket).keys()
+    time.sleep(1.1)
+    put(bucket, shards_only, ["corpus.json"])  # a header that is younger than what was never finished
+    assert set(publish(shards_only, bucket).deleted) == on_their_way
+    assert validate(pull(bucket, tmp_path / "out").root, full=True) == []
+
+
+@pytest.mark.parametrize("moment", ["before the header", "after the header"])
+def test_body_that_is_taken_away_from_s3_meanwhile_is_noticed(bucket, both_shapes, shards_only, monkeypatch, moment):
+    import s3fs
+
+    publish(both_shapes, bucket)
+    shard = next(path for path in bodies(shards_only))
+    where = f"{bucket.removeprefix('s3://')}/{shard}"
+    put_header = S3Target._put_header
+
+    def and_takes_away(target: S3Target, data: bytes, mark: str) -> None:
+        put_header(target, data, mark)
+        s3fs.S3FileSystem(skip_instance_cache=True).rm_file(where)
+
+    if moment == "after the header":
+        monkeypatch.setattr(S3Target, "_put_header", and_takes_away)
+        publish(shards_only, bucket)
+    else:
+        look = S3Target.look
+
+        def slow_look(target: S3Target) -> Standing:
+            seen = look(target)
+            s3fs.S3FileSystem(skip_instance_cache=True).rm_file(where)
+            return seen
+
+        monkeypatch.setattr(S3Target, "look", slow_look)
+        with pytest.raises(OutputLocked, match=f"E521 published-meanwhile: {bucket}: {shard} is no longer there"):
+            publish(shards_only, bucket)
+        assert sha256_hex(keys(bucket)["corpus.json"]) == digest_of(both_shapes)
+        monkeypatch.setattr(S3Target, "look", look)
+        publish(shards_only, bucket)
+    assert set(keys(bucket)) == {*sha256s(shards_only), "README.md", "croissant.json"}
+
+
 def test_bucket_that_is_not_there_is_told(bucket, both_shapes):
     with pytest.raises(NotFoundError, match="E503 not-found: s3://no-such-bucket"):
         publish(both_shapes, "s3://no-such-bucket/x")
@@ -119,8 +185,9 @@ def test_folder_becomes_the_new_version(both_shapes, shards_only, tmp_path):
 
 def test_folder_of_someone_else_is_left_alone(both_shapes, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="E504"):
-        publish(both_shapes, str(tmp_path))
+    for dry_run in (False, True):
+        with pytest.raises(UsageError, match="E504"):
+            publish(both_shapes, str(tmp_path), dry_run=dry_run)
     with output_lock(tmp_path / "there" / ".work" / "lock"), pytest.raises(OutputLocked, match="E520"):
         publish(both_shapes, str(tmp_path / "there"))
 

@@ -106,9 +106,12 @@ def test_every_sentence_is_cleared_of_secrets(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("tokenFromTheFile\n")
     said = (
         "oldStyleTokenWithoutPrefix key-of-my-own tokenFromTheFile hf_abcdefgh1234 AKIAIOSFODNN7EXAMPLE "
-        "Authorization: Bearer eyJhbGciOi.x-y"
+        "Authorization: Bearer eyJhbGciOi.x-y for url 'https://x/y?X-Amz-Date=1&X-Amz-Signature=0badc0de&part=2'"
     )
-    wanted = "<secret> <secret> <secret> <secret> <secret> Authorization: Bearer <secret>"
+    wanted = (
+        "<secret> <secret> <secret> <secret> <secret> Authorization: Bearer <secret> "
+        "for url 'https://x/y?X-Amz-Date=1&<secret>&part=2'"
+    )
     assert redact(said) == wanted
     assert wanted in str(UsageError(said))
     assert redact("hf://datasets/user/name and key") == "hf://datasets/user/name and key"

@@ -93,13 +93,37 @@ def test_without_a_sound_index_ids_are_found_all_the_same(copy, damage):
         assert len(corpus) == 10 + 12 + 1
 
 
-def test_index_that_points_elsewhere_is_caught_by_the_record(copy):
+@pytest.mark.parametrize("rows", ["42 - row", "row + 43", "-1 - row", "9223372036854775807"])
+def test_index_that_points_elsewhere_is_found_out_and_left(copy, caplog, rows):
     connection = sqlite3.connect(copy / "index.sqlite")
-    connection.execute("UPDATE sample SET row = 43 - row - 1")
+    connection.execute(f"UPDATE sample SET row = {rows}")
     connection.commit()
     connection.close()
-    with open_corpus(copy) as corpus, pytest.raises(IntegrityError, match="E407"):
-        _ = corpus[next(corpus.subjects[name].sample_ids[0] for name in corpus.subjects)].record
+    with open_corpus(copy) as corpus:
+        for name in corpus.subjects["mug-0"].sample_ids:
+            assert corpus[name].record.id == corpus.record(name).id == name
+            assert corpus.image(name).shape[:2] == corpus.mask(name).shape
+    (said,) = caplog.messages
+    assert said == "corpus: index.sqlite is damaged: IDs are looked up in the manifest; `dataforge repair` mends it."
+    with open_corpus(copy) as corpus:
+        wanted = [*corpus.subjects["mug-1"].sample_ids, corpus.ids[0]]
+    for asked in (",".join(wanted), f"mug-1,{wanted[-1]}"):
+        with open_corpus(f"{copy}#{asked}") as part:
+            assert {*part.ids} >= {*wanted}
+            assert [record.id for record in part.samples()] == list(part.ids)
+            assert part.table().column("id").to_pylist() == list(part.ids)
+            assert {sample_id for batch in part.stream(batch_size=2, size=8) for sample_id in batch.ids} == {*part.ids}
+
+
+def test_id_that_only_a_damaged_index_knows_is_not_found(copy):
+    connection = sqlite3.connect(copy / "index.sqlite")
+    connection.execute("UPDATE sample SET id = 'mug-0/src-00000000beef' WHERE row = 20")
+    connection.commit()
+    connection.close()
+    with open_corpus(copy) as corpus, pytest.raises(NotFoundError, match="E503"):
+        corpus.record("mug-0/src-00000000beef")
+    with pytest.raises(NotFoundError, match="E503"):
+        open_corpus(f"{copy}#mug-0/src-00000000beef")
 
 
 def test_unverified_bytes_are_those_of_the_sample_and_of_no_other(many):

@@ -290,6 +290,23 @@ def test_loop_that_is_left_can_be_entered_again(corpus, mode):
         assert seen == whole
 
 
+@pytest.mark.parametrize("mode", ["threads", "processes"])
+def test_two_loops_over_one_stream_get_each_their_own_batches(corpus, unbroken, mode):
+    """Taken in turn, at different paces: the second begins where the first one is; both have batches on their way."""
+    with corpus.stream(**BATCHES, crop="random", mode=mode, workers=2) as stream:
+        first, second = iter(stream), iter(stream)
+        ahead, behind = [next(first)], []
+        for batch in second:
+            behind += content([batch])
+            if len(behind) % 8 == 0:
+                ahead += [batch for batch in (next(first, None),) if batch is not None]
+        assert behind == unbroken[4:]
+        assert (stream.epoch, stream.position) == (1, 0)
+        ahead += list(first)
+        assert content(ahead) == unbroken
+        assert (stream.epoch, stream.position) == (1, 0)
+
+
 class Elsewhere(ShardBytes):
     """Bytes that do not lie in a folder this process could give to another."""
 
