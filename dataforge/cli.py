@@ -49,6 +49,13 @@ def build(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Worker processes; one a core by default.", show_default=False)
     ] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where it runs: this machine, or a Ray cluster.")
+    ] = "local",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="A trial run with the first so many subjects; kept.", show_default=False),
+    ] = None,
     max_quarantine: Annotated[float, typer.Option(min=0, max=1, help="Exit 3 above this share of files.")] = 0.05,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file again, whatever its time says.")] = False,
     retry_failed: Annotated[
@@ -72,16 +79,100 @@ def build(
             output,
             settings,
             workers=workers,
+            executor=executor,
+            limit=limit,
             max_quarantine=max_quarantine,
             rehash=rehash,
             retry_failed=retry_failed,
             on_progress=bar,
+            on_note=bar.note,
         )
     if as_json:
         emit_json(summary_json(result))
     else:
         print_summary(result)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def plan(
+    subjects: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SUBJECTS", help="A folder of folders, subjects.yaml or subjects.csv.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="CORPUS", help="Keep the trial's results there.", show_default=False),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Settings; `laptop` is the default.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting on top.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; one a core by default.", show_default=False)
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where it runs: this machine, or a Ray cluster.")
+    ] = "local",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Plan for the first so many subjects.", show_default=False)
+    ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Subjects of the trial that measures this machine; six a worker by default.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON for machines.")] = False,
+) -> None:
+    """Say what a build would compute, how long it takes and what room it needs, from a trial of a few subjects."""
+    from dataclasses import asdict
+
+    from dataforge.config import load_recipe
+    from dataforge.planning import plan as make
+    from dataforge.summary import print_plan
+    from manifests.console import emit_json, progress
+
+    settings = load_recipe(recipe, sets or [])
+    with progress() as bar:
+        found = make(
+            subjects,
+            output,
+            settings,
+            workers=workers,
+            executor=executor,
+            limit=limit,
+            trial=trial,
+            on_progress=bar,
+        )
+    if as_json:
+        emit_json(asdict(found))
+    else:
+        print_plan(found)
+
+
+@app.command()
+def status(
+    corpus: CorpusArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON for machines.")] = False,
+) -> None:
+    """Say what a build in another terminal is at: stages, rates, time left and what was refused."""
+    from dataclasses import asdict
+
+    from dataforge.buildlog import read_status
+    from dataforge.summary import print_status
+    from manifests.console import emit_json
+    from manifests.errors import NotFoundError
+
+    if not (corpus / ".work").is_dir():
+        raise NotFoundError(f"{corpus} has no work folder: nothing was ever built there.")
+    found = read_status(corpus / ".work")
+    if as_json:
+        emit_json(asdict(found))
+    else:
+        print_status(str(corpus), found)
 
 
 @app.command()
@@ -155,13 +246,21 @@ def doctor(
 
 @app.command()
 def publish(
-    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.", show_default=False)],
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS|ADAPTER", help="Folder of a corpus or an adapter.", show_default=False)
+    ],
     place: Annotated[
         str,
         typer.Argument(
-            metavar="PLACE", help="hf://datasets/USER/NAME, s3://BUCKET/KEY or a folder.", show_default=False
+            metavar="PLACE",
+            help="hf://datasets/USER/NAME, s3://BUCKET/KEY or a folder; of an adapter hf://USER/NAME.",
+            show_default=False,
         ),
     ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="Where an adapter's corpus is published, for its card.", show_default=False),
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="Let anyone read it; private is the default.")] = False,
     allow_unknown_rights: Annotated[
         bool, typer.Option("--allow-unknown-rights", help="Publish subjects whose licence or consent is not stated.")
@@ -169,18 +268,27 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go where, and send nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
-    """Publish a corpus on the Hub, in S3 or in a folder; again, and only what changed is sent."""
+    """Publish a corpus on the Hub, in S3 or in a folder, or an adapter; again, and only what changed is sent."""
     from dataforge.publishing import publish as send
+    from dataforge.publishing.adapters import is_adapter, publish_adapter
     from manifests.console import echo, emit_json, progress
+    from manifests.errors import UsageError
 
+    adapter = is_adapter(corpus)
+    if dataset is not None and not adapter:
+        raise UsageError("--dataset is for an adapter, whose card links it.")
     with progress() as bar:
-        done = send(
-            corpus,
-            place,
-            public=public,
-            allow_unknown_rights=allow_unknown_rights,
-            dry_run=dry_run,
-            on_progress=bar,
+        done = (
+            publish_adapter(corpus, place, dataset=dataset, public=public, dry_run=dry_run, on_progress=bar)
+            if adapter
+            else send(
+                corpus,
+                place,
+                public=public,
+                allow_unknown_rights=allow_unknown_rights,
+                dry_run=dry_run,
+                on_progress=bar,
+            )
         )
     if as_json:
         sent = [{"path": parcel.path, "size": parcel.size} for parcel in done.sent]
@@ -198,6 +306,9 @@ def publish(
         f"{done.kept} there already."
     )
     echo(f"{done.url}{' (nothing was sent)' if dry_run else ''}")
+    if adapter:
+        echo(f"Paint with it: dataforge inpaint {done.place}@{done.digest} ...")
+        return
     echo(f"Read it: manifests.open({f'{done.place}@{done.digest}' if '://' in done.place else done.place!r})")
 
 

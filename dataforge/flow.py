@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -12,7 +13,7 @@ from dataforge.backends import backend_class, model_identity
 from dataforge.config import Limits, Recipe, Section
 from dataforge.executor import Resources
 from dataforge.ingest.sources import Inputs, PhotographSource, SceneSource
-from dataforge.regular import Order, class_orders, own_pixel_orders
+from dataforge.regular import Order, class_orders, orders_of, own_pixel_orders
 from dataforge.runner import Runner, Task
 from dataforge.samples import Picture, WorkingSubject
 from dataforge.stages.blobs import photo_input
@@ -82,6 +83,9 @@ class Flow:
         self.photographs = [photo for subject in self.subjects for photo in subject.photographs]
         self.regular: list[Picture] = []
         self.mask_faults: dict[str, Fault] = {}
+        # sections live as long as the recipe, so their place in memory names them
+        self._said: dict[tuple[str, int], tuple[list[str], list[str]]] = {}
+        self._spoken: dict[tuple[str, int, str, str, str, int], Provenance] = {}
 
     def run(self, *, rehash: bool = False) -> None:
         """All stages in order; afterwards every picture is kept, an alias, or has its fault."""
@@ -91,15 +95,17 @@ class Flow:
         self._aim_scenes()
         self._ground(self.photographs)
         self._segment(self.photographs)
-        judge(self.photographs, recipe.gate)
+        self._judge(self.photographs)
         self._describe()
         self._compose()
         self._generate()
         self._ground(self.regular)
         self._segment(self.regular)
-        judge(self.regular, recipe.gate)
+        self._judge(self.regular)
         self._recheck()
-        reject_made_twice(self.regular, recipe.gate)
+        made = [picture for picture in self.regular if picture.alive]
+        reject_made_twice(made, recipe.gate)
+        self._tell(made)
         linked = flag_near_duplicates(self.photographs, recipe.ingest.near_duplicate_bits)
         assign_splits(self.subjects, linked, recipe.split)
 
@@ -113,19 +119,28 @@ class Flow:
     def _ingest(self, *, rehash: bool) -> None:
         ingest = self._recipe.ingest
         found = [*self.photographs, *self.scenes]
-        tasks = []
-        for picture in found:
-            file = _source(picture).file
-            facts = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-            tasks.append(Task(self._key("ingest", self._pixels, facts), facts))
-        resources = _decoding(ingest.limits)
+        keys: list[str] = []
+
+        def tasks() -> Iterator[Task]:
+            for picture in found:
+                file = _source(picture).file
+                facts = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
+                keys.append(self._key("ingest", self._pixels, facts))
+                yield Task(keys[-1], facts)
+
         outcomes = self._runner.run(
-            "ingest", ingest.model_dump(mode="json"), tasks, batch=8, resources=resources, fresh=rehash
+            "ingest",
+            ingest.model_dump(mode="json"),
+            tasks(),
+            total=len(found),
+            batch=8,
+            resources=_decoding(ingest.limits),
+            fresh=rehash,
         )
         taken: dict[str, Picture] = {}
         owners: dict[str, str] = {}
-        for picture, task in zip(found, tasks, strict=True):
-            outcome = outcomes[task.key]
+        for picture, key in zip(found, keys, strict=True):
+            outcome = outcomes[key]
             if outcome.fault:
                 picture.fault = outcome.fault
                 continue
@@ -137,7 +152,7 @@ class Flow:
                 picture.alias_of = name
                 continue
             if first is not picture:
-                picture.fault = Fault("E171", f"{_source(first).file.path} has the ID {name}")
+                self._refuse(picture, Fault("E171", f"{_source(first).file.path} has the ID {name}"))
                 continue
             picture.id, picture.image, picture.format = name, outcome.blobs["image"], value["format"]
             picture.width, picture.height = value["width"], value["height"]
@@ -169,7 +184,13 @@ class Flow:
         resources = _decoding(ingest.limits)
         tasks = [task for _, _, task in masked]
         outcomes = self._runner.run(
-            "ingest-mask", ingest.model_dump(mode="json"), tasks, batch=16, resources=resources, fresh=rehash
+            "ingest-mask",
+            ingest.model_dump(mode="json"),
+            tasks,
+            total=len(tasks),
+            batch=16,
+            resources=resources,
+            fresh=rehash,
         )
         for picture, source, task in masked:
             outcome = outcomes[task.key]
@@ -196,7 +217,7 @@ class Flow:
             else:
                 box = _inside(given, width, height)
             if isinstance(box, Fault):
-                picture.fault = box
+                self._refuse(picture, box)
                 continue
             mask = mask_from_box(box, height, width)
             picture.box, picture.box_score, picture.mask_quality = box, 1.0, 1.0
@@ -218,14 +239,14 @@ class Flow:
                 continue
             box = _inside(given, picture.width, picture.height)
             if isinstance(box, Fault):
-                picture.fault = box
+                self._refuse(picture, box)
                 continue
             picture.box, picture.box_score = box, 1.0
             picture.provenance.append(self._provenance("ground", self._recipe.ingest, [source.box_by, "", __version__]))
         for group, outcome in self._by_group("ground", section, asked, lambda photo: {}):
             for picture, item in zip(group, outcome.value["items"], strict=True):
                 if "fault" in item:
-                    picture.fault = Fault(*item["fault"])
+                    self._refuse(picture, Fault(*item["fault"]))
                     continue
                 picture.box, picture.box_score = _box(item["box"]), item["score"]
                 picture.other_boxes = tuple(_box(box) for box in item["other_boxes"])
@@ -245,14 +266,14 @@ class Flow:
         for group, outcome in self._by_group("segment", section, asked, grounding):
             for number, (picture, item) in enumerate(zip(group, outcome.value["items"], strict=True)):
                 if "fault" in item:
-                    picture.fault = Fault(*item["fault"])
+                    self._refuse(picture, Fault(*item["fault"]))
                     continue
                 self._take_mask(picture, outcome.blobs[str(number)], item, outcome.value["by"])
 
     def _take_mask(self, picture: Picture, mask: BlobRef, facts: dict[str, Any], by: list[str]) -> None:
         picture.mask, picture.mask_area = mask, facts["area"]
         picture.mask_quality = facts["quality"]
-        picture.scores = picture.scores | facts["scores"]
+        picture.scores = picture.scores | _interned(facts["scores"])
         picture.doubts = tuple(facts["flags"])
         picture.rival_outline = tuple(facts["rival"])
         if picture.box_score < 1.0:
@@ -271,52 +292,75 @@ class Flow:
         groups = (
             [list(group) for _, group in groupby(ordered, key=lambda p: p.owner)] if whole else [[p] for p in ordered]
         )
-        tasks = []
-        for group in groups:
-            value: dict[str, Any] = {"photos": [_photo(picture) for picture in group]}
-            extras = [extra(picture) for picture in group]
-            if stage == "segment":
-                value["groundings"] = extras
-            depends = [[p.image_ref().sha256, p.class_noun, more] for p, more in zip(group, extras, strict=True)]
-            tasks.append(Task(self._key(stage, section, depends), value, weight=len(group)))
+        keys: list[str] = []
+
+        def tasks() -> Iterator[Task]:
+            for group in groups:
+                value: dict[str, Any] = {"photos": [_photo(picture) for picture in group]}
+                extras = [extra(picture) for picture in group]
+                if stage == "segment":
+                    value["groundings"] = extras
+                depends = [[p.image_ref().sha256, p.class_noun, more] for p, more in zip(group, extras, strict=True)]
+                keys.append(self._key(stage, section, depends))
+                yield Task(keys[-1], value, weight=len(group))
+
         outcomes = self._runner.run(
             stage,
             section.model_dump(mode="json"),
-            tasks,
+            tasks(),
+            total=len(groups),
             batch=1 if whole else _batch(section, 8),
             resources=_resources(section),
         )
-        for group, task in zip(groups, tasks, strict=True):
-            outcome = outcomes[task.key]
+        for group, key in zip(groups, keys, strict=True):
+            outcome = outcomes[key]
             if outcome.fault is None:
                 yield group, outcome
                 continue
             for picture in group:
                 picture.fault = outcome.fault
 
+    def _judge(self, pictures: Sequence[Picture]) -> None:
+        alive = [picture for picture in pictures if picture.alive]
+        judge(alive, self._recipe.gate)
+        self._tell(alive)
+
+    def _refuse(self, picture: Picture, fault: Fault) -> None:
+        """End a picture's way for a reason that the runner has not seen: a task's own fault it tells itself."""
+        picture.fault = fault
+        self._tell([picture])
+
+    def _tell(self, pictures: Iterable[Picture]) -> None:
+        for picture in pictures:
+            if picture.fault is not None:
+                self._runner.on_reject(picture.fault.code)
+
     def _describe(self) -> None:
         section = self._recipe.describe
-        tasks: dict[str, Task] = {}
-        for subject in self.subjects:
-            kept = subject.kept()
-            if kept:
+        asked = [subject for subject in self.subjects if any(photo.alive for photo in subject.photographs)]
+        keys: list[str] = []
+
+        def tasks() -> Iterator[Task]:
+            for subject in asked:
+                kept = subject.kept()
                 value = {
                     "photos": [_photo(photo) for photo in kept],
                     "masks": [photo.mask_ref().place for photo in kept],
                 }
                 depends = [[p.id, p.class_noun, p.image_ref().sha256, p.mask_ref().sha256] for p in kept]
-                tasks[subject.slug] = Task(self._key("describe", section, depends), value)
+                keys.append(self._key("describe", section, depends))
+                yield Task(keys[-1], value)
+
         outcomes = self._runner.run(
             "describe",
             section.model_dump(mode="json"),
-            tasks.values(),
+            tasks(),
+            total=len(asked),
             batch=_batch(section, 1),
             resources=_resources(section),
         )
-        for subject in self.subjects:
-            outcome = outcomes[tasks[subject.slug].key] if subject.slug in tasks else None
-            if outcome is None:
-                continue
+        for subject, key in zip(asked, keys, strict=True):
+            outcome = outcomes[key]
             words: list[SubjectAttribute] = []
             by, captions = ["none", "", __version__], {}
             if outcome.fault:  # the photographs are still good: they go on without words, flagged
@@ -326,35 +370,50 @@ class Flow:
                 by, captions = outcome.value["by"], outcome.value["captions"]
                 words = [decode(SubjectAttribute, word, where="describe") for word in outcome.value["words"]]
             subject.words = corrected_words(words, subject.source.overrides, [photo.id for photo in subject.kept()])
+            attributes = [
+                Attribute(category=w.category, word=w.word, score=w.score, origin=w.origin) for w in subject.words
+            ]
             for photo in subject.kept():
                 source = photo.source
                 said = source.caption if isinstance(source, PhotographSource) else None
-                photo.caption = said if said is not None else captions.get(photo.id, "")
+                photo.caption = sys.intern(said if said is not None else captions.get(photo.id, ""))
                 photo.attributes = tuple(
-                    Attribute(category=w.category, word=w.word, score=w.score, origin=w.origin)
-                    for w in subject.words
-                    if w.origin == "source" and photo.id in w.sample_ids
+                    attribute
+                    for word, attribute in zip(subject.words, attributes, strict=True)
+                    if word.origin == "source" and photo.id in word.sample_ids
                 )
                 photo.provenance.append(self._provenance("describe", section, by))
 
     def _compose(self) -> None:
         section, generate = self._recipe.compose, self._recipe.generate
         generator = backend_class("generate", generate.generator.kind)
-        tasks: dict[str, Task] = {}
-        for subject in self.subjects:
-            showable = None
-            if generator.own_pixels:
-                showable = [[w.category, w.word] for w in subject.words if generator.can_show(w.category, w.word)]
-            words = [{**encode(word), "sample_ids": []} for word in subject.words]
-            value = {"class_noun": subject.source.class_noun, "words": words, "showable": showable}
-            tasks[subject.slug] = Task(self._key("compose", section, value), value)
+        keys: list[str] = []
+
+        def tasks() -> Iterator[Task]:
+            for subject in self.subjects:
+                showable = None
+                if generator.own_pixels:
+                    showable = [[w.category, w.word] for w in subject.words if generator.can_show(w.category, w.word)]
+                words = [{**encode(word), "sample_ids": []} for word in subject.words]
+                value = {"class_noun": subject.source.class_noun, "words": words, "showable": showable}
+                keys.append(self._key("compose", section, value))
+                yield Task(keys[-1], value)
+
         outcomes = self._runner.run(
-            "compose", section.model_dump(mode="json"), tasks.values(), batch=64, resources=Resources()
+            "compose",
+            section.model_dump(mode="json"),
+            tasks(),
+            total=len(self.subjects),
+            batch=64,
+            resources=Resources(),
         )
-        for subject in self.subjects:
-            outcome = outcomes[tasks[subject.slug].key]
-            prompts = [] if outcome.fault else outcome.value["prompts"]
-            subject.prompts = tuple(decode(RegularPrompt, prompt, where="compose") for prompt in prompts)
+        known: dict[str, tuple[RegularPrompt, ...]] = {}  # subjects of one class with the same words share theirs
+        for subject, key in zip(self.subjects, keys, strict=True):
+            if key not in known:
+                outcome = outcomes[key]
+                prompts = [] if outcome.fault else outcome.value["prompts"]
+                known[key] = tuple(decode(RegularPrompt, prompt, where="compose") for prompt in prompts)
+            subject.prompts = known[key]
         if section.kind == "vlm":
             self._write_prompts()
 
@@ -370,7 +429,8 @@ class Flow:
         outcomes = self._runner.run(
             "write",
             section.model_dump(mode="json"),
-            {task.key: task for task in tasks.values()}.values(),
+            tasks.values(),
+            total=len(tasks),
             batch=_batch(section, 1),
             resources=_resources(section),
         )
@@ -385,52 +445,65 @@ class Flow:
 
     def _generate(self) -> None:
         section = self._recipe.generate
-        if backend_class("generate", section.generator.kind).own_pixels:
-            orders = list(own_pixel_orders(self.subjects, self.scenes, section))
+        own_pixels = backend_class("generate", section.generator.kind).own_pixels
+        if own_pixels:
+            orders = own_pixel_orders(self.subjects, self.scenes, section)
         else:
-            orders = list(class_orders(self.subjects, section))
-        tasks = [Task(self._key("generate", section.generator, order.depends), order.task_input) for order in orders]
+            orders = class_orders(self.subjects, section)
+        keys: list[str] = []
+
+        def tasks() -> Iterator[Task]:
+            for order in orders:
+                keys.append(self._key("generate", section.generator, order.depends))
+                self.regular.append(self._ordered(order, keys[-1]))
+                yield Task(keys[-1], order.task_input)
+
         outcomes = self._runner.run(
             "generate",
             section.model_dump(mode="json"),
-            tasks,
+            tasks(),
+            total=orders_of(self.subjects, section, own_pixels=own_pixels),
             batch=_batch(section.generator, 4),
             resources=_resources(section.generator),
         )
-        for order, task in zip(orders, tasks, strict=True):
-            picture = self._made_picture(order, task.key, outcomes[task.key])
-            self.regular.append(picture)
-            for subject in order.subjects:
-                subject.regular_ids.append(picture.id)
+        for picture, key in zip(self.regular, keys, strict=True):
+            self._take_made(picture, outcomes[key])
 
-    def _made_picture(self, order: Order, key: str, outcome: Outcome) -> Picture:
+    def _ordered(self, order: Order, key: str) -> Picture:
+        """The picture that an order will become."""
         section = self._recipe.generate
         picture = Picture("reg", order.owner, order.class_noun, id=sample_id(order.owner, "reg", key))
         picture.prompt = picture.caption = order.prompt.prompt
         picture.attributes, picture.own_pixels = order.attributes, order.own_pixels
-        if outcome.fault:
-            picture.fault = outcome.fault
-            return picture
-        value = outcome.value
-        picture.image, picture.format = outcome.blobs["image"], value["format"]
-        picture.width, picture.height, picture.parents = (
-            value["width"],
-            value["height"],
-            (*value["parents"], *order.scene_ids),
-        )
-        picture.scores = value["scores"]
-        picture.perceptual_hash = int(value["perceptual_hash"], 16)
+        picture.parents, picture.mask_quality = order.scene_ids, order.mask_quality
         compose, writer = self._recipe.compose, ["dataforge", "", __version__]
         if order.prompt.template == WRITTEN:
             describe = self._recipe.describe
             writer = [describe.kind, self._identities["describe"], backend_class("describe", describe.kind).version]
         picture.provenance.append(self._provenance("compose", compose, writer, compose.seed))
-        picture.provenance.append(self._provenance("generate", section.generator, value["by"], order.seed))
-        if "mask" in outcome.blobs:
-            picture.mask, picture.mask_area, picture.box = outcome.blobs["mask"], value["area"], _box(value["box"])
-            # a made picture's mask is as good as the mask it was cut out with
-            picture.mask_quality, picture.box_score = order.mask_quality, 1.0
+        picture.provenance.append(self._provenance("generate", section.generator, ["", "", ""], order.seed))
+        for subject in order.subjects:
+            subject.regular_ids.append(picture.id)
         return picture
+
+    def _take_made(self, picture: Picture, outcome: Outcome) -> None:
+        if outcome.fault:
+            picture.fault = outcome.fault
+            picture.provenance.clear()
+            return
+        value = outcome.value
+        picture.image, picture.format = outcome.blobs["image"], value["format"]
+        picture.width, picture.height = value["width"], value["height"]
+        picture.parents = (*value["parents"], *picture.parents)
+        picture.scores = _interned(value["scores"])
+        picture.perceptual_hash = int(value["perceptual_hash"], 16)
+        seed = picture.provenance.pop().seed
+        picture.provenance.append(self._provenance("generate", self._recipe.generate.generator, value["by"], seed))
+        if "mask" in outcome.blobs:  # as good as the mask it was cut out with
+            picture.mask, picture.mask_area, picture.box = outcome.blobs["mask"], value["area"], _box(value["box"])
+            picture.box_score = 1.0
+        else:
+            picture.mask_quality = 0.0
 
     def _recheck(self) -> None:
         """Look at made pictures again: do they show what was asked, and not the subject itself?"""
@@ -449,39 +522,57 @@ class Flow:
             "recheck",
             section.model_dump(mode="json"),
             tasks,
+            total=len(tasks),
             batch=section.batch_size,
             resources=_resources(section),
         )
-        looks = {picture.id: outcomes[task.key] for picture, task in zip(seen, tasks, strict=True)}
+        keys = {picture.id: task.key for picture, task in zip(seen, tasks, strict=True)}
         wanted: dict[str, list[Picture]] = {}
         for subject in self.subjects:
             for name in subject.regular_ids:
                 wanted.setdefault(name, []).extend(subject.kept())
         for picture in made:
-            outcome = looks[picture.id]
+            outcome = outcomes[keys[picture.id]]
             if outcome.fault is not None:
                 picture.fault = outcome.fault
                 continue
             picture.provenance.append(self._provenance("recheck", section, outcome.value["by"]))
-            embeddings = [looks[photo.id].value for photo in wanted[picture.id] if looks[photo.id].fault is None]
+            looks = [outcomes[keys[photo.id]] for photo in wanted[picture.id]]
+            embeddings = [look.value for look in looks if look.fault is None]
             judge_again(picture, outcome.value, embeddings, section)
+            self._tell([picture])
 
     # ---------------------------------------------------------------------------------------------------------------
 
     def _key(self, stage: str, section: Section, depends: Any) -> str:
-        parts = [stage, STAGE_VERSIONS[stage], "", section.digest, depends]
-        if stage in ROLES:
-            parts[2] = backend_class(ROLES[stage], section.model_dump()["kind"]).version
-            # weights are known by what they are: other bytes under the same name give other results
-            identity = self._identities[ROLES[stage]]
-            parts += [identity] if identity else []
-        return digest_of(parts)
+        known = self._said.get((stage, id(section)))
+        if known is None:
+            version, identity = "", ""
+            if stage in ROLES:
+                version = backend_class(ROLES[stage], section.model_dump()["kind"]).version
+                # weights are known by what they are: other bytes under the same name give other results
+                identity = self._identities[ROLES[stage]]
+            known = self._said[stage, id(section)] = [version, section.digest], [identity] if identity else []
+        before, after = known
+        return digest_of([stage, STAGE_VERSIONS[stage], *before, depends, *after])
 
     def _provenance(self, stage: str, section: Section, by: Sequence[str], seed: int = 0) -> Provenance:
+        """What spoke, one record however many pictures share it."""
         backend, model, version = by
-        return Provenance(
-            stage=stage, backend=backend, model=model, version=version, settings_digest=section.digest, seed=seed
-        )
+        key = (stage, id(section), backend, model, version, seed)
+        known = self._spoken.get(key)
+        if known is None:
+            known = Provenance(
+                stage=stage,
+                backend=backend,
+                model=model,
+                version=version,
+                settings_digest=section.digest,
+                seed=seed,
+            )
+            if stage != "generate":  # whose seed is each picture's own
+                self._spoken[key] = known
+        return known
 
 
 def _batch(section: Section, otherwise: int) -> int:
@@ -504,6 +595,11 @@ def _decoding(limits: Limits) -> Resources:
 def _source(picture: Picture) -> PhotographSource | SceneSource:
     assert picture.source is not None
     return picture.source
+
+
+def _interned(scores: dict[str, float]) -> dict[str, float]:
+    """The same with names that all pictures share: they come out of JSON anew for each."""
+    return {sys.intern(name): value for name, value in scores.items()}
 
 
 def _photo(picture: Picture) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class Sam(_Promptable):
 
 
 class SamHf(_Promptable):
-    """SAM or HQ-SAM through transformers; `choose` and `exclude_others` as for `sam`."""
+    """SAM through transformers; `choose` and `exclude_others` as for `sam`."""
 
     kind: Literal["sam-hf"]
     model: Name = "facebook/sam-vit-huge"
@@ -130,7 +130,7 @@ class SamHf(_Promptable):
 
 
 class Sam2(_Promptable):
-    """SAM 2 or EdgeTAM through transformers; `choose` and `exclude_others` as for `sam`."""
+    """SAM 2 through transformers; `choose` and `exclude_others` as for `sam`."""
 
     kind: Literal["sam2"]
     model: Name = "facebook/sam2.1-hiera-large"

@@ -18,7 +18,7 @@ from manifests.ids import slug
 from manifests.records import Attribute, RegularPrompt
 from manifests.schema import encode
 
-__all__ = ["Order", "class_orders", "own_pixel_orders"]
+__all__ = ["Order", "class_orders", "orders_of", "own_pixel_orders"]
 
 
 ChoiceT = TypeVar("ChoiceT")
@@ -41,6 +41,14 @@ class Order:
     depends: list[Any]
 
 
+def orders_of(subjects: Sequence[WorkingSubject], settings: Generate, *, own_pixels: bool) -> int:
+    """How many pictures will be ordered."""
+    if own_pixels:
+        return sum(len(s.kept()) * settings.images_per_photograph for s in subjects if s.prompts)
+    asked = {(s.source.class_noun, prompt.prompt) for s in subjects if s.kept() for prompt in s.prompts}
+    return len(asked) * settings.images_per_prompt
+
+
 def own_pixel_orders(
     subjects: Sequence[WorkingSubject], scenes: Sequence[Picture], settings: Generate
 ) -> Iterator[Order]:
@@ -50,6 +58,7 @@ def own_pixel_orders(
         fitting = sorted(
             (s for s in alive if s.class_noun in ("", subject.source.class_noun)), key=lambda scene: scene.id
         )
+        attributes = {prompt: _attributes(prompt, subject) for prompt in subject.prompts}
         for photo in subject.kept():
             ranked = _by_rank(subject.prompts, lambda prompt: prompt.prompt, settings.seed, photo.id)
             for number in range(settings.images_per_photograph if ranked else 0):
@@ -86,7 +95,7 @@ def own_pixel_orders(
                     owner=subject.slug,
                     class_noun=subject.source.class_noun,
                     prompt=prompt,
-                    attributes=_attributes(prompt, subject),
+                    attributes=attributes[prompt],
                     seed=seed,
                     own_pixels=True,
                     mask_quality=photo.mask_quality,

@@ -5,16 +5,16 @@ Every task that goes in comes out as a stored result or a stored fault; the runn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataforge.executor import Executor, Resources
+from dataforge.executor import Executor, Resources, UnitResult
 from dataforge.store import Outcome, Store, write_part
 from dataforge.units import Unit, UnitFunction
 from manifests.errors import EnvironmentFault, Fault
 
-__all__ = ["OnProgress", "Runner", "StageCounts", "Task"]
+__all__ = ["MOMENTARY", "OnProgress", "OnReject", "Outcomes", "Runner", "StageCounts", "Task"]
 
 MAX_DEATHS = 3
 # item faults come singly; this many failures of the machinery in a row are not the items' fault
@@ -26,6 +26,7 @@ MIN_TOTAL_FAILURE = 3
 MOMENTARY = frozenset({"E104", "E106"})
 
 OnProgress = Callable[[str, int, int], None]
+OnReject = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,38 @@ class StageCounts:
     faults: int = 0
 
 
+class Outcomes:
+    """The outcomes of a stage by task key, read from the store one at a time: memory holds none of them."""
+
+    def __init__(self, store: Store, stage: str) -> None:
+        self._store = store
+        self._stage = stage
+
+    def __getitem__(self, key: str) -> Outcome:
+        outcome = self._store.outcome(self._stage, key)
+        if outcome is None:
+            raise KeyError(key)
+        return outcome
+
+
+@dataclass(slots=True)
+class _Run:
+    """One pass over a stage: what went in and what came out."""
+
+    total: int
+    fresh: bool  # nothing is stored, or it does not count
+    keys: set[str] = field(default_factory=set)
+    deaths: dict[str, int] = field(default_factory=dict)
+    came_out: int = 0
+    succeeded: int = 0
+    faults: int = 0
+    machinery: int = 0
+
+
+def _unheard(code: str) -> None:
+    del code
+
+
 @dataclass(slots=True)
 class Runner:
     """Runs stages on one executor over one store."""
@@ -55,6 +88,7 @@ class Runner:
     root: str
     on_progress: OnProgress
     retry_failed: bool = False
+    on_reject: OnReject = _unheard  # told the code of each fault
     counts: dict[str, StageCounts] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)  # what backends warned of, each once, in order
     _failures_in_a_row: list[str] = field(default_factory=list)
@@ -65,102 +99,117 @@ class Runner:
         settings: dict[str, Any],
         tasks: Iterable[Task],
         *,
+        total: int,
         batch: int,
         resources: Resources,
         fresh: bool = False,
-    ) -> dict[str, Outcome]:
-        """The outcome of every task by key. `fresh` computes all again."""
-        tasks = list(tasks)
+    ) -> Outcomes:
+        """The outcome of every task by key, read from the store when it is asked for. `fresh` computes all again.
+
+        `tasks` is gone through once, as workers have room, and nothing is kept of a task but its key; `total` is how
+        many there are at most, for the progress. A key that comes twice is computed once.
+        """
         counts = self.counts.setdefault(stage, StageCounts())
-        outcomes: dict[str, Outcome] = {}
-        missing: dict[str, Task] = {}
-        for task in tasks:
-            stored = None if fresh else self.store.outcome(stage, task.key)
-            if stored is not None and not self._tries_again(stored):
-                outcomes[task.key] = stored
-            else:
-                missing[task.key] = task
-        counts.reused += len(outcomes)
-        done, total = len(outcomes), len(outcomes) + len(missing)
-        self.on_progress(stage, done, total)
+        state = _Run(total, fresh=fresh or not self.store.count(stage))
         fn = UnitFunction(stage=stage, settings=settings, work=str(self.store.work), root=self.root)
-        deaths: dict[str, int] = {}
-        succeeded = 0
         self._failures_in_a_row.clear()
-        pending, retried = list(_batches(list(missing.values()), batch)), False
-        while pending:
-            again: list[list[Task]] = []
-            units = [_unit(unit, self.store.next_serial(), alone=bool(retried)) for unit in pending]
+        self.on_progress(stage, 0, total)
+        missing = (task for task in tasks if self._is_missing(stage, task, state, counts))
+        units = (self._unit(tasks_, alone=False) for tasks_ in _batches(missing, batch))
+        while True:
+            again: list[Task] = []
             for result in self.executor.map_units(fn, units, resources):
-                keys = [task["key"] for task in result.unit["tasks"]]
-                self.notes.update(dict.fromkeys(result.notes))
-                part = result.part
-                if part is None and len(keys) > 1:
-                    again += [[missing[key]] for key in keys]
-                    continue
-                if part is None:
-                    (key,) = keys
-                    deaths[key] = deaths.get(key, 0) + result.alone
-                    if not result.alone or (deaths[key] < MAX_DEATHS and result.died != "deadline"):
-                        again.append([missing[key]])
-                        continue
-                    code = "E197" if result.died == "deadline" else "E198"
-                    serial = self.store.next_serial()
-                    part = write_part(self.store.work, stage, serial, [(key, Fault(code, f"{stage}: {result.died}"))])
-                self.store.register(part)
-                for key in keys:
-                    stored = self.store.outcome(stage, key)
-                    if stored is None:
-                        raise AssertionError(f"{stage}: task {key} left no result in {part}")
-                    outcomes[key] = stored
-                    if key not in deaths or succeeded == 0:
-                        # killers are tried last and so come in a row; they count only while nothing else succeeds
-                        self._watch(stage, key, stored)
-                    succeeded += stored.fault is None
-                counts.computed += len(keys)
-                done += len(keys)
-                self.on_progress(stage, done, total)
-            pending, retried = again, True
-        if outcomes.keys() != {task.key for task in tasks}:
-            raise AssertionError(f"{stage}: {len(tasks)} tasks went in, {len(outcomes)} results came out")
-        counts.faults += sum(outcome.fault is not None for outcome in outcomes.values())
-        self._refuse_total_failure(stage, outcomes)
-        return outcomes
+                again += self._settle(stage, result, state, counts)
+            if not again:
+                break
+            units = (self._unit([task], alone=True) for task in again)
+        if state.came_out != len(state.keys):
+            raise AssertionError(f"{stage}: {len(state.keys)} tasks went in, {state.came_out} results came out")
+        self.on_progress(stage, total, total)
+        counts.faults += state.faults
+        self._refuse_total_failure(stage, state)
+        return Outcomes(self.store, stage)
 
-    def _refuse_total_failure(self, stage: str, outcomes: dict[str, Outcome]) -> None:
+    def _is_missing(self, stage: str, task: Task, state: _Run, counts: StageCounts) -> bool:
+        if task.key in state.keys:
+            return False
+        state.keys.add(task.key)
+        code = None if state.fresh else self.store.code(stage, task.key)
+        if code is None or code in MOMENTARY or (self.retry_failed and code in MACHINERY):
+            return True
+        counts.reused += 1
+        self._take(code, state)
+        if counts.reused % 256 == 0:
+            self.on_progress(stage, state.came_out, state.total)
+        return False
+
+    def _settle(self, stage: str, result: UnitResult, state: _Run, counts: StageCounts) -> list[Task]:
+        """Make a unit's results known; returns what has to be tried again, each by itself."""
+        tasks = [Task(task["key"], task["input"]) for task in result.unit["tasks"]]
+        self.notes.update(dict.fromkeys(result.notes))
+        part = result.part
+        if part is None and len(tasks) > 1:
+            return tasks
+        if part is None:
+            (task,) = tasks
+            state.deaths[task.key] = state.deaths.get(task.key, 0) + result.alone
+            if not result.alone or (state.deaths[task.key] < MAX_DEATHS and result.died != "deadline"):
+                return tasks
+            fault = Fault("E197" if result.died == "deadline" else "E198", f"{stage}: {result.died}")
+            part = write_part(self.store.work, stage, self.store.next_serial(), [(task.key, fault)])
+        codes = self.store.register(part)
+        for task in tasks:
+            code = codes.get(task.key)
+            if code is None:
+                raise AssertionError(f"{stage}: task {task.key} left no result in {part}")
+            if task.key not in state.deaths or state.succeeded == 0:
+                # killers are tried last and so come in a row; they count only while nothing else succeeds
+                self._watch(stage, task.key, code)
+            self._take(code, state)
+        counts.computed += len(tasks)
+        self.on_progress(stage, state.came_out, state.total)
+        return []
+
+    def _take(self, code: str, state: _Run) -> None:
+        state.came_out += 1
+        state.succeeded += not code
+        state.faults += bool(code)
+        state.machinery += code in MACHINERY
+        if code:
+            self.on_reject(code)
+
+    def _unit(self, tasks: Sequence[Task], *, alone: bool) -> Unit:
+        tasks_ = [{"key": task.key, "input": task.input} for task in tasks]
+        return {"serial": self.store.next_serial(), "tasks": tasks_, "alone": alone}
+
+    def _refuse_total_failure(self, stage: str, state: _Run) -> None:
         """A stage that fails on everything is broken; the photographs are not."""
-        faults = [o.fault for o in outcomes.values() if o.fault is not None and o.fault.code in MACHINERY]
-        if len(outcomes) >= MIN_TOTAL_FAILURE and len(faults) == len(outcomes):
-            self.store.forget(stage, outcomes)
-            raise EnvironmentFault(f"{stage} failed on all {len(faults)} items: {faults[0].detail[:200]}.", code="E512")
+        if len(state.keys) >= MIN_TOTAL_FAILURE and state.machinery == len(state.keys):
+            detail = self._detail(stage, next(iter(state.keys)))
+            self.store.forget(stage, state.keys)
+            raise EnvironmentFault(f"{stage} failed on all {len(state.keys)} items: {detail}.", code="E512")
 
-    def _tries_again(self, stored: Outcome) -> bool:
-        code = stored.fault.code if stored.fault else ""
-        return code in MOMENTARY or (self.retry_failed and code in MACHINERY)
-
-    def _watch(self, stage: str, key: str, outcome: Outcome) -> None:
+    def _watch(self, stage: str, key: str, code: str) -> None:
         """Open the circuit when nothing but failures comes: a broken model, not broken photographs.
 
         The failures are forgotten, so that the same command tries them again once the cause is mended.
         """
-        if outcome.fault is None or outcome.fault.code not in MACHINERY:
+        if code not in MACHINERY:
             self._failures_in_a_row.clear()
             return
         self._failures_in_a_row.append(key)
         if len(self._failures_in_a_row) >= MAX_FAILURES_IN_A_ROW:
+            detail = self._detail(stage, key)
             self.store.forget(stage, self._failures_in_a_row)
             count = len(self._failures_in_a_row)
-            raise EnvironmentFault(
-                f"{stage} failed {count} times in a row, last: {outcome.fault.detail[:200]}.", code="E512"
-            )
+            raise EnvironmentFault(f"{stage} failed {count} times in a row, last: {detail}.", code="E512")
+
+    def _detail(self, stage: str, key: str) -> str:
+        outcome = self.store.outcome(stage, key)
+        return outcome.fault.detail[:200] if outcome and outcome.fault else ""
 
 
-def _unit(tasks: list[Task], serial: int, *, alone: bool) -> Unit:
-    tasks_ = [{"key": task.key, "input": task.input} for task in tasks]
-    return {"serial": serial, "tasks": tasks_, "alone": alone}
-
-
-def _batches(tasks: list[Task], batch: int) -> Iterator[list[Task]]:
+def _batches(tasks: Iterable[Task], batch: int) -> Iterator[list[Task]]:
     unit: list[Task] = []
     weight = 0
     for task in tasks:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ from manifests.ids import canonical_json, digest_of, sha256_hex
 __all__ = ["BlobRef", "Made", "Outcome", "Store", "read_blob", "write_part"]
 
 PART_VERSION = 1
+# of the cache: another one's tables are made again from the parts
+CACHE_VERSION = 2
+# serials taken at a time: a killed build's workers may still write parts with the numbers that they were given
+SERIALS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,11 @@ def write_part(work: Path, stage: str, serial: int, rows: list[tuple[str, Made |
     return relative
 
 
-def _read_part(work: Path, relative: str) -> tuple[str, list[tuple[str, str]]] | None:
-    """Stage and (key, row text) of a part, blob places made absolute; None for a part that is not whole."""
+def _read_part(work: Path, relative: str) -> tuple[str, list[tuple[str, str, str]]] | None:
+    """Stage and (key, code of the fault or nothing, row text) of a part, blob places made absolute.
+
+    None for a part that is not whole.
+    """
     path = work / relative
     try:
         with path.open("rb") as file:
@@ -103,7 +111,7 @@ def _read_part(work: Path, relative: str) -> tuple[str, list[tuple[str, str]]] |
             for row in json.loads(body):
                 for place in row.get("blobs", {}).values():
                     place[0] += start
-                rows.append((row["key"], json.dumps({**row, "part": relative})))
+                rows.append((row["key"], row.get("fault", [""])[0], json.dumps(row)))
             return str(head["stage"]), rows
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -141,10 +149,15 @@ class Store:
                 # a cache: kept in order against kill -9, thrown away and made again after a power loss
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=OFF")
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if tables and version != CACHE_VERSION:
+                    raise sqlite3.DatabaseError(f"cache of version {version}")
+                connection.execute(f"PRAGMA user_version={CACHE_VERSION}")
                 connection.execute("CREATE TABLE IF NOT EXISTS part (path TEXT PRIMARY KEY) WITHOUT ROWID")
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS result"
-                    " (stage TEXT, key TEXT, row TEXT, part TEXT, PRIMARY KEY (stage, key)) WITHOUT ROWID"
+                    " (stage TEXT, key TEXT, code TEXT, row TEXT, part TEXT, PRIMARY KEY (stage, key)) WITHOUT ROWID"
                 )
                 connection.execute("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
                 if connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
@@ -167,43 +180,66 @@ class Store:
             self._connection.execute("DELETE FROM result WHERE part = ?", (path,))
             self._connection.execute("DELETE FROM part WHERE path = ?", (path,))
         by_serial = sorted(found, key=lambda path: path.rpartition("/")[2])
-        self._serial = int(by_serial[-1].rpartition("/")[2].partition("-")[0]) if by_serial else 0
+        last = int(by_serial[-1].rpartition("/")[2].partition("-")[0]) if by_serial else 0
+        self._serial = self._reserved = max(last, int(self.note("serial") or 0))
         for path in by_serial:
             if path not in known:
                 self.register(path)
 
     def next_serial(self) -> int:
         """The number of the next unit."""
+        if self._serial >= self._reserved:
+            self._reserved = self._serial + SERIALS
+            self.set_note("serial", str(self._reserved))
         self._serial += 1
         return self._serial
 
-    def register(self, relative: str) -> None:
-        """Make a part's results known. A part that is not whole is left out."""
+    def register(self, relative: str) -> dict[str, str]:
+        """Make a part's results known; returns the code of each one's fault, or nothing, by key.
+
+        A part that is not whole is left out.
+        """
         part = _read_part(self.work, relative)
         if part is None:
-            return
+            return {}
         stage, rows = part
         try:
             self._connection.execute("BEGIN")
             self._connection.executemany(
-                "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)",
-                ((stage, key, text, relative) for key, text in rows),
+                # of two results the one with the later serial counts, in whichever order they are found
+                "INSERT INTO result VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                " SET code = excluded.code, row = excluded.row, part = excluded.part WHERE excluded.part >= part",
+                ((stage, key, code, text, relative) for key, code, text in rows),
             )
             self._connection.execute("INSERT OR REPLACE INTO part VALUES (?)", (relative,))
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise EnvironmentFault(f"store.sqlite: {error}.", code="E510") from error
         crashpoint(f"registered {stage}")
+        return {key: code for key, code, _ in rows}
+
+    def code(self, stage: str, key: str) -> str | None:
+        """The code of a stored fault, nothing for a stored result, None where neither is stored."""
+        row = self._connection.execute("SELECT code FROM result WHERE stage = ? AND key = ?", (stage, key)).fetchone()
+        return None if row is None else str(row[0])
+
+    def count(self, stage: str) -> int:
+        """How many results of a stage are stored."""
+        return int(self._connection.execute("SELECT count(*) FROM result WHERE stage = ?", (stage,)).fetchone()[0])
 
     def outcome(self, stage: str, key: str) -> Outcome | None:
         """The stored result of a key, or None."""
-        row = self._connection.execute("SELECT row FROM result WHERE stage = ? AND key = ?", (stage, key)).fetchone()
+        row = self._connection.execute(
+            "SELECT row, part FROM result WHERE stage = ? AND key = ?", (stage, key)
+        ).fetchone()
         if row is None:
             return None
         value = json.loads(row[0])
         if "fault" in value:
             return Outcome({}, {}, Fault(*value["fault"]))
-        return Outcome(value["value"], {name: BlobRef(value["part"], *place) for name, place in value["blobs"].items()})
+        # a part's path is one text, however many results refer to it
+        part = sys.intern(row[1])
+        return Outcome(value["value"], {name: BlobRef(part, *place) for name, place in value["blobs"].items()})
 
     def forget(self, stage: str, keys: Iterable[str]) -> None:
         """Drop results and the parts that hold them, so that they are computed again; neighbours in a part go too."""
@@ -224,9 +260,8 @@ class Store:
 
     def blobs(self) -> Iterator[BlobRef]:
         """Every blob of every result."""
-        for (text,) in self._connection.execute("SELECT row FROM result ORDER BY stage, key"):
-            row = json.loads(text)
-            yield from (BlobRef(row["part"], *place) for place in row.get("blobs", {}).values())
+        for text, part in self._connection.execute("SELECT row, part FROM result ORDER BY stage, key"):
+            yield from (BlobRef(part, *place) for place in json.loads(text).get("blobs", {}).values())
 
     def note(self, name: str) -> str | None:
         """A small text kept from the last build."""

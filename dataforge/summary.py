@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
 from dataforge.building import BuildResult
+from dataforge.buildlog import Status
+from dataforge.planning import Plan
 from manifests.console import console, echo, id_column
 from manifests.corpus import open_corpus
+from manifests.errors import CODES
 
-__all__ = ["print_summary", "summary_json"]
+__all__ = ["print_plan", "print_status", "print_summary", "summary_json"]
 
 
 def summary_json(result: BuildResult) -> dict[str, Any]:
@@ -82,3 +86,57 @@ def print_summary(result: BuildResult) -> None:
     )
     echo("Nothing had changed." if result.unchanged else f"Stages: {work}.")
     echo(f"Corpus {result.root} is {result.digest[:12]}. Look at {result.root}/report/index.html")
+
+
+def print_plan(found: Plan) -> None:
+    """What a build would do, stage by stage, and whether the disk can hold it."""
+    echo(f"{found.photographs} photographs and {found.scenes} scenes of {found.subjects} subjects")
+    table = Table("stage", "tasks", "there", "time for the rest", box=None, pad_edge=False)
+    for stage in found.stages:
+        table.add_row(stage.stage, f"{stage.total:,}", f"{stage.there:,}", _span(stage.seconds))
+    console.print(table)
+    needed = found.work_bytes + found.corpus_bytes
+    echo(
+        f"About {found.samples:,} samples, {_span(found.seconds)}, and {_size(needed)} on the disk "
+        f"({_size(found.corpus_bytes)} corpus, {_size(found.work_bytes)} work); {_size(found.free)} are free."
+    )
+    for warning in found.warnings:
+        echo(f"warning: {warning}")
+
+
+def print_status(name: str, status: Status) -> None:
+    """What a build in another terminal is at, or how the last one ended."""
+    owner, last = status.owner, status.last
+    if owner is not None:
+        echo(f"{name} is being written by process {owner['pid']} on {owner['host']} since {owner['since']}.")
+    elif last is None:
+        echo(f"{name}: no build was ever logged here.")
+        return
+    else:
+        ended = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last["at"]))
+        how = {"finished": "finished", "stopped": "stopped early"}.get(last["state"], "was killed")
+        echo(f"{name}: no build is running; the last one {how}, {ended}.")
+    if last is None:
+        return
+    table = Table("stage", "done", "of", "a second", "time left", box=None, pad_edge=False)
+    for stage, facts in last["stages"].items():
+        left = "" if facts["left_s"] is None or owner is None else _span(facts["left_s"])
+        table.add_row(stage, f"{facts['done']:,}", f"{facts['total']:,}", f"{facts['rate']:.1f}", left)
+    console.print(table)
+    for code, count in sorted(last["rejects"].items(), key=lambda item: -item[1]):
+        echo(f"refused: {count:,} {CODES[code].meaning if code in CODES else code}")
+    busy = [
+        f"{what} {100 * last[key]:.0f} %" for key, what in (("cpu", "CPU"), ("gpu", "GPU")) if last[key] is not None
+    ]
+    if owner is not None and busy:
+        echo(f"busy: {', '.join(busy)}")
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

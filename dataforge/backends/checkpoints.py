@@ -26,6 +26,8 @@ __all__ = ["Needs", "Package", "Weights", "identity", "locate", "parameter_names
 # a file's digest samples this many pieces of this size: a folder of weights is named in a moment, not hashed in minutes
 _PIECES, _PIECE = 16, 64 << 10
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# every layout has one of these in its first folder
+_INDICES = ("model_index.json", "config.json", "tokenizer_config.json")
 _LEGACY_PTH = bytes.fromhex("80028a0a6cfc9c46f920")
 # where people get the formats that exist only as .pth
 PTH_HOMES = {
@@ -139,14 +141,12 @@ def locate(model: str, revision: str | None) -> Path | None:
     if not _HUB_ID.fullmatch(model):
         return None
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
+        from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    try:
-        return Path(snapshot_download(model, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError):
-        return None
+    # by a file of it: to snapshot_download a folder without the formats that nobody asked for is not there
+    found = (try_to_load_from_cache(model, name, revision=revision) for name in _INDICES)
+    return next((Path(place).parent for place in found if isinstance(place, str)), None)
 
 
 def identity(model: str, revision: str | None) -> str:

@@ -22,6 +22,8 @@ __all__ = ["Diffusers"]
 
 INSTALL = '`pip install "dataforge[diffusion]"`'
 KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
+# part of a model's name -> GB in half precision, whole and with parts that wait on the CPU; others are as SD 1.5
+_MEMORY_GB = {"flux": (36, 26), "stable-diffusion-3": (30, 19), "xl": (12, 6)}
 # name -> diffusers class and what it is told beyond the checkpoint's own configuration
 _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -93,7 +95,8 @@ class Diffusers:
         """What has to be there."""
         packages = tuple(Package(name, INSTALL) for name in ("torch", "transformers", "diffusers", "accelerate"))
         weights = _weights(settings.model, settings.revision, settings.variant)
-        return Needs(packages, (weights,), settings.device, memory_gb=6 if settings.offload != "none" else 12)
+        whole, parted = next((gb for mark, gb in _MEMORY_GB.items() if mark in settings.model.lower()), (5, 3))
+        return Needs(packages, (weights,), settings.device, memory_gb=whole if settings.offload == "none" else parted)
 
     @staticmethod
     def can_show(category: str, word: str) -> bool:

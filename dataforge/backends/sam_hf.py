@@ -1,4 +1,4 @@
-"""SAM, HQ-SAM, SAM 2 and EdgeTAM through transformers: boxes to masks, one look at a picture for all its boxes."""
+"""SAM and SAM 2 through transformers: boxes to masks, one look at a picture for all its boxes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ INSTALL = '`pip install "dataforge[sam]"`'
 
 
 class SamHf(Promptable):
-    """SAM (arXiv 2304.02643) and HQ-SAM."""
+    """SAM (arXiv 2304.02643)."""
 
     name = "sam-hf"
     version = "1"
-    kinds: tuple[str, ...] = ("sam", "sam_hq")
+    kinds: tuple[str, ...] = ("sam",)
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class SamHf(Promptable):
 
 
 class Sam2(SamHf):
-    """SAM 2 (arXiv 2408.00714) and EdgeTAM."""
+    """SAM 2 (arXiv 2408.00714), checkpoints for video too: they hold the model for pictures."""
 
     name = "sam2"
-    kinds = ("sam2", "sam2_video", "edgetam", "edgetam_video")
+    kinds = ("sam2", "sam2_video")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +75,9 @@ class Vlm(Asking):
     def needs(settings: Settings) -> Needs:
         """What has to be there."""
         packages = tuple(Package(name, INSTALL) for name in ("torch", "torchvision", "transformers", "xgrammar"))
-        return Needs(packages, (_weights(settings.model, settings.revision),), settings.device, memory_gb=8)
+        return Needs(
+            packages, (_weights(settings.model, settings.revision),), settings.device, _memory_gb(settings.model)
+        )
 
     def _ask(self, questions: Sequence[Question]) -> list[str | Fault]:
         return in_batches(questions, self._batch_size, self._answer, what=self.name)
@@ -125,6 +128,12 @@ def _conversation(asked: Question) -> list[dict[str, Any]]:
         turns.append({"role": "assistant", "content": [{"type": "text", "text": asked.said}]})
         turns.append({"role": "user", "content": [{"type": "text", "text": repair_request(asked)}]})
     return turns
+
+
+def _memory_gb(model: str) -> float:
+    """About what a model takes in half precision with photographs, by the billions of parameters in its name."""
+    billions = re.search(r"(\d+(?:\.\d+)?)b\b", model.lower())
+    return 3 + 2 * float(billions[1]) if billions else 8
 
 
 def _weights(model: str, revision: str | None) -> Weights:

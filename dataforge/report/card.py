@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
-from dataforge.report.overview import who_spoke
+from dataforge.report.overview import provenance, who_spoke
 from dataforge.report.plan import check_owner
 from dataforge.report.wording import BACKENDS
 from manifests.corpus import Corpus
@@ -279,7 +279,7 @@ def _card(corpus: Corpus, place: str | None) -> str:
             markdown_text(step.version),
             f"{step.count:,}",
         )
-        for step in who_spoke(corpus.table())
+        for step in who_spoke(provenance(corpus))
     ]
     blocks = [
         f"---\n{front}---",
@@ -313,7 +313,7 @@ def _plain(text: str) -> str:
 
 
 def _models(corpus: Corpus) -> list[str]:
-    models = sorted({step.model for step in who_spoke(corpus.table()) if step.model})
+    models = sorted({step.model for step in who_spoke(provenance(corpus)) if step.model})
     if not models:
         return ["No model was used whose licence would reach the data."]
     known = [
@@ -366,7 +366,9 @@ def _datasets(corpus: Corpus) -> dict[str, object]:
     for split, paths in _splits(entries):
         pattern = f"{paths[0].rpartition('/')[0]}/{split}-*{paths[0][paths[0].rindex('.') :]}"
         files.append({"split": split, "path": paths if len(entries) <= MOST_FILES else pattern})
-    formats = {struct["format"] for struct in corpus.table().column("image").to_pylist()}
+    formats = {
+        struct["format"] for struct in corpus.columns(["image"], corpus.select_rows()).column("image").to_pylist()
+    }
     features = parquet_features() if header.data else shard_features(formats)
     return {
         "configs": [{"config_name": "default", "data_files": files}],

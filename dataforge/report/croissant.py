@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dataforge.report.overview import who_spoke
+from dataforge.report.overview import provenance, who_spoke
 from manifests.corpus import Corpus
 from manifests.features import PICTURES, data_schema
 from manifests.header import FileEntry
@@ -126,7 +126,7 @@ def _names(entries: list[FileEntry]) -> list[str]:
 
 
 def _how_it_was_made(corpus: Corpus, subjects: list[Subject]) -> dict[str, Any]:
-    spoken = who_spoke(corpus.table())
+    spoken = who_spoke(provenance(corpus))
     tools = sorted({" ".join(filter(None, (step.backend, step.model, step.version))) for step in spoken})
     consents = sorted({f"{subject.id}: {subject.consent or 'not stated'}" for subject in subjects})
     activities = [

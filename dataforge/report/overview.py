@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from dataforge.report.plan import Plan
 from dataforge.report.wording import BACKENDS, FLAGS, STAGES, in_words
+from manifests.corpus import Corpus
 from manifests.errors import CODES
 from manifests.records import LedgerRow
 
@@ -29,6 +30,7 @@ __all__ = [
     "flag_groups",
     "flat_recipe",
     "histogram",
+    "provenance",
     "rejects",
     "share",
     "who_spoke",
@@ -57,6 +59,11 @@ class Spoke:
     model: str
     version: str
     count: int
+
+
+def provenance(corpus: Corpus) -> pa.Table:
+    """What the overview reads of a manifest: role, mask quality and who spoke."""
+    return corpus.columns(["role", "mask_quality", "provenance"], corpus.select_rows())
 
 
 def who_spoke(table: pa.Table) -> list[Spoke]:

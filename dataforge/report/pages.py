@@ -16,7 +16,7 @@ from typing import IO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dataforge.report.overview import calibration, flag_groups, flat_recipe, histogram, rejects, who_spoke
+from dataforge.report.overview import calibration, flag_groups, flat_recipe, histogram, provenance, rejects, who_spoke
 from dataforge.report.plan import INDEX, Plan, owner_of
 from dataforge.report.thumbnails import Thumbnail, make_thumbnail
 from dataforge.report.views import Card, Picture, Section, card, picture, section
@@ -188,7 +188,7 @@ class _Writer:
 
     def _overview(self) -> dict[str, object]:
         header = self._corpus.header
-        table = self._corpus.table()
+        table = provenance(self._corpus)
         gate = header.recipe.get("gate")
         return {
             "counts": header.counts,

@@ -43,7 +43,7 @@ class Plan:
     """
 
     def __init__(self, corpus: Corpus, *, page_above: int) -> None:
-        table = corpus.table()
+        table = corpus.columns(["id", "role", "flags", "prompt"], corpus.select_rows())
         ids = [check_id(name) for name in table.column("id").to_pylist()]
         roles = table.column("role").to_pylist()
         flags = table.column("flags").to_pylist()

@@ -16,8 +16,8 @@ from manifests.errors import Fault
 
 __all__ = ["assign_splits", "flag_near_duplicates", "judge", "judge_again", "reject_made_twice"]
 
-# rows of the distance matrix in memory at once
-CHUNK = 512
+# distances in memory at once, eight bytes each
+DISTANCES = 1 << 19
 
 
 def judge(pictures: Iterable[Picture], settings: Gate) -> None:
@@ -85,8 +85,9 @@ def flag_near_duplicates(photographs: Sequence[Picture], max_bits: int) -> list[
     photographs = [photo for photo in photographs if photo.alive]
     hashes = np.array([photo.perceptual_hash for photo in photographs], np.uint64)
     owners: set[tuple[str, str]] = set()
-    for start in range(0, len(hashes), CHUNK):
-        block = hashes[start : start + CHUNK, None]
+    step = max(1, DISTANCES // max(1, len(hashes)))
+    for start in range(0, len(hashes), step):
+        block = hashes[start : start + step, None]
         distance = np.bitwise_count(block ^ hashes[None, start:])
         rows, columns = np.nonzero(distance <= max_bits)
         for row, column in zip((rows + start).tolist(), (columns + start).tolist(), strict=True):

@@ -20,7 +20,7 @@ from dataforge.config import Recipe
 from dataforge.executor import LocalExecutor, Resources
 from dataforge.ingest.sources import read_inputs
 from dataforge.stages.ingest import IngestPhotographs
-from manifests.errors import EnvironmentFault, Fault, UsageError
+from manifests.errors import EnvironmentFault, Fault, IntegrityError, UsageError
 from manifests.removal import remove
 from tests.conftest import draw_photograph, draw_subjects, tree_digest
 from tests.dataforge.conftest import FAKE, QUICK
@@ -52,6 +52,22 @@ def test_taking_a_scene_down_takes_the_pictures_that_show_it(tmp_path, quick):
     assert set(gone) == {scene.id, *composites}
     with pytest.raises(UsageError, match="name a new folder"):
         remove(f"{tmp_path / 'corpus'}#{scene.id}", tmp_path / "less")
+
+
+def test_a_stage_result_that_rotted_is_never_packed(tmp_path, quick):
+    photographs = draw_subjects(tmp_path / "in", subjects=1, photographs=2)
+    build(photographs, tmp_path / "corpus", quick, workers=0)
+    for shard in (tmp_path / "corpus" / "shards").iterdir():
+        shard.unlink()
+    (tmp_path / "corpus" / "corpus.json").unlink()
+    for part in (tmp_path / "corpus" / ".work" / "parts" / "ingest").iterdir():
+        data = bytearray(part.read_bytes())
+        data[-1] ^= 1  # a picture's last byte: the index before it stays whole
+        part.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"stage result .* is damaged"):
+        build(photographs, tmp_path / "corpus", quick, workers=0)
+    assert not (tmp_path / "corpus" / "corpus.json").exists()
+    assert list((tmp_path / "corpus" / "shards").iterdir()) == []
 
 
 def test_workers_run_no_module_of_the_folder_they_are_started_in(photographs, tmp_path, fake, monkeypatch):

@@ -16,9 +16,11 @@ from PIL import Image
 import manifests
 from dataforge import build
 from dataforge.config import Recipe
-from dataforge.executor import InlineExecutor, LocalExecutor, Resources, UnitResult, _Worker
+from dataforge.executor import InlineExecutor, LocalExecutor, Resources, UnitResult
 from dataforge.runner import Runner, Task
 from dataforge.store import Store
+from dataforge.units import UnitFunction
+from dataforge.worker_process import WorkerProcess
 from manifests.errors import EnvironmentFault
 from tests.conftest import draw_photograph, tree_digest
 from tests.dataforge.conftest import FAKE, worker_processes
@@ -108,17 +110,16 @@ def test_decode_workers_see_no_secrets_and_little_memory(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "canary")
     monkeypatch.setenv("OPENAI_API_KEY", "canary")
     for untrusted in (True, False):
-        worker = _Worker(Resources(untrusted=untrusted, max_memory_bytes=2 << 30))
+        worker = WorkerProcess(Resources(untrusted=untrusted, max_memory_bytes=2 << 30))
         try:
-            limits = Path(f"/proc/{worker._process.pid}/limits")
+            limits = Path(f"/proc/{worker.pid}/limits")
             end = time.monotonic() + (30 if untrusted else 0.5)
             while time.monotonic() < end and str(2 << 30) not in limits.read_text():
                 time.sleep(0.1)
-            environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes()
+            environment = Path(f"/proc/{worker.pid}/environ").read_bytes()
             limits_text = limits.read_text()
         finally:
             worker.kill()
-            worker.answers.close()
         assert (b"canary" not in environment) is untrusted
         (line,) = [line for line in limits_text.splitlines() if line.startswith("Max address space")]
         assert (line.split()[3] == str(2 << 30)) is untrusted
@@ -148,8 +149,11 @@ def test_every_task_comes_out_once_whatever_the_batches(tmp_path):
         runner = Runner(
             InlineExecutor(), store, str(tmp_path), lambda stage, done, total, seen=seen: seen.append((done, total))
         )
-        outcomes = runner.run("compose", settings, tasks, batch=batch, resources=Resources(), fresh=True)
-        assert list(outcomes) == [task.key for task in tasks]
+        outcomes = runner.run(
+            "compose", settings, iter(tasks), total=50, batch=batch, resources=Resources(), fresh=True
+        )
+        assert all(outcomes[task.key].fault is None for task in tasks)
+        assert runner.counts["compose"].computed == 50
         assert seen[-1] == (50, 50)
         assert outcomes["key7"].value["prompts"][0]["prompt"] == "a photo of a noun7"
     store.close()
@@ -159,3 +163,56 @@ def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
     executor = LocalExecutor(2)
     build(photographs, tmp_path / "corpus", fake, executor=executor)
     assert worker_processes(os.getpid()) == []
+
+
+def test_two_answers_that_arrive_together_are_both_taken_at_once(tmp_path):
+    """What lies in a reader's buffer wakes no selector: the second answer must not wait for the unit's deadline."""
+    fn = UnitFunction("compose", Recipe().compose.model_dump(mode="json"), str(tmp_path), str(tmp_path))
+    parts = tmp_path / "parts" / "compose"
+    asked = 0.0
+
+    def slowly():
+        nonlocal asked
+        for serial in range(2):
+            task_input = {"class_noun": f"noun{serial}", "words": [], "showable": None}
+            yield {"serial": serial, "tasks": [{"key": f"key{serial}", "input": task_input}], "alone": False}
+        end = time.monotonic() + 60
+        while len(list(parts.glob("*.part"))) < 2:  # both are answered before anyone looks
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        time.sleep(0.5)
+        asked = time.monotonic()
+
+    executor = LocalExecutor(1)
+    pids = set()
+    try:
+        for result in executor.map_units(fn, slowly(), Resources(model=True, ahead=1, timeout_s=20.0)):
+            assert result.part is not None
+            pids |= {worker.pid for worker in executor._workers}
+    finally:
+        executor.close()
+    assert len(pids) == 1
+    assert time.monotonic() - asked < 15  # not the 20 s after which a worker is taken for stuck
+
+
+def test_a_worker_killed_while_idle_costs_no_unit_a_try(tmp_path):
+    fn = UnitFunction("compose", Recipe().compose.model_dump(mode="json"), str(tmp_path), str(tmp_path))
+    units = [
+        {
+            "serial": serial,
+            "tasks": [{"key": f"key{serial}", "input": {"class_noun": "cup", "words": [], "showable": None}}],
+            "alone": True,
+        }
+        for serial in range(2)
+    ]
+    executor = LocalExecutor(1)
+    try:
+        for unit in units:
+            (result,) = executor.map_units(fn, [unit], Resources())
+            assert result.part is not None
+            (worker,) = executor._workers
+            os.kill(worker.pid, signal.SIGKILL)
+            while not worker.ended:
+                time.sleep(0.01)
+    finally:
+        executor.close()

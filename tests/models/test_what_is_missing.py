@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -13,21 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataforge.backends.checkpoints import identity, parameter_names, read_pth
+from dataforge.backends.checkpoints import identity, parameter_names
 from dataforge.building import build
 from dataforge.config import Recipe, load_recipe, named_recipes
 from dataforge.doctor import examine, fetch, findings_json
 from manifests.errors import UsageError
 from tests.conftest import REPOSITORY, draw_subjects
 from tests.models.tiny import tiny
+from tests.publish.hub import Repo, running
 from tests.tiny_models import tiny as tiny_pipeline
 
 
-def dataforge(*arguments: str) -> tuple[int, str, float]:
+def dataforge(*arguments: str, **environment: str) -> tuple[int, str, float]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "dataforge", *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=REPOSITORY, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        command, capture_output=True, text=True, cwd=REPOSITORY, env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return done.returncode, done.stderr, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -141,13 +143,23 @@ class Canary:
         return (Path.touch, (self.path,))
 
 
-def test_a_checkpoint_that_would_run_code_is_refused_unrun(tmp_path):
-    place, canary = tmp_path / "sam.pth", tmp_path / "canary"
-    torch.save({"image_encoder.pos_embed": Canary(canary)}, place)
-    with pytest.raises(UsageError, match=r"E508 .*no checkpoint of weights alone"):
-        read_pth(place, "sam")
-    assert "image_encoder.pos_embed" in parameter_names(place)
+@pytest.mark.parametrize(("role", "kind"), [("segment", "sam"), ("ground", "groundingdino-py")])
+@pytest.mark.parametrize("zipped", [True, False], ids=["archive", "old format"])
+def test_a_checkpoint_that_would_run_code_is_refused_unrun(role, kind, zipped, tmp_path):
+    """A whole checkpoint of the kind, and one entry more that would touch a file when it is unpickled."""
+    place, canary = tmp_path / "model.pth", tmp_path / "canary"
+    state = torch.load(tiny(kind), weights_only=True)
+    torch.save(state | {"more": Canary(canary)}, place, _use_new_zipfile_serialization=zipped)
+    photos = draw_subjects(tmp_path / "photos", subjects=1, photographs=1)
+    section = {"kind": kind, "model": str(place)}
+    if kind == "groundingdino-py":
+        section["text_encoder"] = str(tiny("bert"))
+    with pytest.raises(UsageError, match=rf"E508 .*{kind}: model.pth is no checkpoint of weights alone\."):
+        build(photos, tmp_path / "corpus", wrong(role, **section), workers=0)
+    assert not (tmp_path / "corpus" / "corpus.json").exists()
     assert not canary.exists()
+    torch.load(place, weights_only=False)  # that it would have run
+    assert canary.exists()
 
 
 def test_names_in_a_checkpoint_are_read_without_unpickling():
@@ -180,6 +192,17 @@ def test_doctor_says_of_every_backend_of_a_recipe_what_it_needs(name):
             assert finding["ready"] or "doctor --fetch" in finding["problem"]
 
 
+def test_memory_that_doctor_names_grows_with_the_model_and_fits_the_card_of_the_best_recipe():
+    needs = {finding.role: finding.needs.memory_gb for finding in examine(load_recipe("best"))}
+    assert needs["describe"] == 19  # 8 billion parameters of two bytes, and what it works on
+    assert max(gb for gb in needs.values() if gb) <= 24
+    whole = load_recipe("best", ["generate.generator.offload=none"])
+    (painter,) = [finding for finding in examine(whole) if finding.role == "generate.generator"]
+    assert painter.needs.memory_gb == 30
+    small = examine(load_recipe("fast"))
+    assert next(finding.needs.memory_gb for finding in small if finding.role == "describe") == 7
+
+
 def test_doctor_ends_with_2_where_something_is_missing_and_0_where_nothing_is():
     code, _, seconds = dataforge("doctor", "fast")
     assert code == 2
@@ -194,6 +217,42 @@ def test_fetch_asks_nothing_of_a_recipe_without_weights_and_refuses_what_the_hub
     lacking = Recipe.model_validate({"segment": {"kind": "sam", "model": "sam_vit_b_01ec64.pth"}})
     with pytest.raises(UsageError, match="curl"):
         fetch("mine", lambda _: lacking)
+
+
+def test_fetched_weights_are_found_by_doctor_and_a_gate_is_named(tmp_path):
+    """By the real client, from a server that speaks the Hub's protocol."""
+    recipe = tmp_path / "recipe.yaml"
+    generator = "generate: {generator: {kind: diffusers, model: ann/tiny-sd}}"
+    recipe.write_text(f"segment: {{kind: sam-hf, model: ann/tiny-sam}}\n{generator}\n")
+    places = {"ann/tiny-sam": tiny("sam-hf"), "ann/tiny-sd": tiny_pipeline("sd4")}
+    expected = {path.relative_to(place) for place in places.values() for path in place.rglob("*") if path.is_file()}
+    with running() as hub:
+        for name, place in places.items():
+            files = {
+                path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()
+            }
+            files |= {"model.pkl": b"never fetched", "model.ckpt": b"nor this", "README.md": b"nor this"}
+            digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+            hub.blobs |= {digests[path]: data for path, data in files.items()}
+            hub.repos[name] = Repo(private=False)
+            hub.repos[name].commit("weights", digests)
+        here = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        assert dataforge("doctor", str(recipe), **here)[0] == 2
+        code, text, _ = dataforge("doctor", "--fetch", str(recipe), **here)
+        assert code == 0, text
+        snapshots = list((tmp_path / "cache").rglob("snapshots/*"))
+        fetched = {path.relative_to(place) for place in snapshots for path in place.rglob("*") if path.is_file()}
+        assert fetched == expected
+        assert dataforge("doctor", str(recipe), **here | {"HF_HUB_OFFLINE": "1"})[0] == 0
+        code, text, _ = dataforge("doctor", "--fetch", "transformers:ann/nothing", **here)
+        assert (code, "E507" in text, "is not on the Hub, or not for you" in text) == (2, True, True)
+        hub.fault("ann/tiny-sam", 403, times=-1, headers={"X-Error-Code": "GatedRepo"})
+        again = here | {"HF_HOME": str(tmp_path / "another cache")}
+        code, text, _ = dataforge("doctor", "--fetch", "transformers:ann/tiny-sam", **again)
+        assert (code, "E507" in text) == (2, True), text
+        assert "accept its terms at https://huggingface.co/ann/tiny-sam" in text
+    code, text, _ = dataforge("doctor", "--fetch", "transformers:ann/tiny-sam", **again)
+    assert (code, "E513" in text, text.count("\n")) == (5, True, 1), text
 
 
 def test_every_recipe_that_ships_says_licences_disk_memory_and_time():

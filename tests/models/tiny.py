@@ -31,29 +31,19 @@ def tiny(kind: str) -> Path:
 
 
 def bert_tokenizer() -> Any:
+    """Letters and `WORDS`; what separates queries has BERT's own numbers, which Grounding DINO looks for."""
     from transformers import BertTokenizer
 
     letters = [chr(number) for number in range(97, 123)]
-    tokens = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        ".",
-        "?",
-        ",",
-        *letters,
-        *(f"##{x}" for x in letters),
-        *WORDS,
-    ]
-    return BertTokenizer(vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))})
+    fixed = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ",": 1010, ".": 1012, "?": 1029}
+    free = (number for number in range(1030) if number not in fixed.values())
+    return BertTokenizer(vocab=fixed | dict(zip([*letters, *(f"##{x}" for x in letters), *WORDS], free, strict=False)))
 
 
-def bert_config(tokenizer: Any) -> dict[str, Any]:
+def bert_config() -> dict[str, Any]:
     return {
         "model_type": "bert",
-        "vocab_size": len(tokenizer),
+        "vocab_size": 1030,
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
@@ -85,7 +75,7 @@ def _grounding_dino(place: Path, *, mm: bool = False) -> None:
     )
     config = (MMGroundingDinoConfig if mm else GroundingDinoConfig)(
         backbone_config=backbone,
-        text_config=bert_config(tokenizer),
+        text_config=bert_config(),
         d_model=32,
         encoder_layers=2,
         decoder_layers=2,
@@ -325,7 +315,7 @@ def _bert(place: Path) -> None:
 
     words = bert_tokenizer()
     words.save_pretrained(place)
-    BertConfig(**bert_config(words)).save_pretrained(place)
+    BertConfig(**bert_config()).save_pretrained(place)
 
 
 def _groundingdino_py(place: Path) -> None:
@@ -335,11 +325,14 @@ def _groundingdino_py(place: Path) -> None:
         "transformer.level_embed": torch.empty(4, 256),
         "backbone.0.patch_embed.proj.weight": torch.empty(96, 3, 4, 4),
         "transformer.encoder.layers.0.linear1.weight": torch.empty(64, 256),
-        "transformer.decoder.layers.0.linear1.weight": torch.empty(64, 256),
+        "transformer.decoder.layers.1.linear1.weight": torch.empty(64, 256),
         "feat_map.weight": torch.empty(256, 16),
         "transformer.tgt_embed.weight": torch.empty(20, 256),
     }
     network = backend.build_network(backend.arguments_of(shapes, str(tiny("bert"))))
+    with torch.no_grad():  # what starts at zero would say the same of every box
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     # as the published files: below one key, from a wrapped model, with a buffer that BERT has no more
     state["module.bert.embeddings.position_ids"] = torch.arange(128)[None]

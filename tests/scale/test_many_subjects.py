@@ -1,0 +1,45 @@
+"""What many subjects may cost, held to figures: `python -m benchmarks.scale` prints them, and those of more."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import scale
+
+pytestmark = pytest.mark.slow
+
+
+def test_memory_does_not_grow_with_subjects_and_nothing_to_do_is_found_in_seconds(tmp_path):
+    """2,000 subjects, 10,000 photographs, stages that compute nothing."""
+    found = scale.noop(tmp_path, 2000)
+    assert found["peak"] <= 1.15
+    assert found["idle_s"] < 5
+
+
+def test_the_runner_costs_less_than_others_on_the_same_work_that_does_nothing(tmp_path):
+    pytest.importorskip("ray.data", reason="ray is not installed: pip install 'dataforge[ray]'")
+    found = scale.runner(tmp_path, 10_000)
+    assert found["this runner"] < 0.3
+    assert found["this runner"] < min(found["datasets.map"], found["Ray Data"])
+
+
+def test_embedded_backends_take_no_more_for_many_subjects(tmp_path):
+    """1,000 photographs and 100; `python -m benchmarks.scale embedded` takes ten times as many."""
+    found = scale.embedded(tmp_path, 200)
+    assert found["peak"] <= 1.15
+    assert found["each"] <= 1.1
+    assert found["exit"] == 0
+
+
+def test_ray_takes_little_longer_than_this_machine_alone(tmp_path):
+    """500 photographs."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'dataforge[ray]'")
+    found = scale.on_ray(tmp_path, 100)
+    assert found["same"]
+    assert found["ratio"] <= 1.25
+
+
+def test_a_plan_comes_true(tmp_path):
+    for recipe, (seconds, room) in scale.planned(tmp_path, 60).items():
+        assert 0.7 <= seconds <= 1.3, recipe
+        assert 0.9 <= room <= 1.1, recipe
