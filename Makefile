@@ -5,11 +5,17 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OLD_GROUNDING_DINO := groundingdino-py==0.4.0
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-slow lint format install bench groundingdino-py clean
+.PHONY: demo tour study test test-slow lint format install bench groundingdino-py clean
 
 demo: .venv/.demo
 	$(BIN)/python recipes/demo.py demo-photographs
 	$(BIN)/dataforge build demo-photographs/subjects.yaml -o demo-corpus
+
+tour: demo .venv/.models
+	$(BIN)/dataforge tour -o tour-out --real demo-corpus --open
+
+study: .venv/.models
+	$(BIN)/dataforge study -o study-out
 
 test: .venv/.test
 	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
@@ -48,6 +54,10 @@ install: .venv/.core
 	$(PIP) -e ".[demo]"
 	touch $@
 
+.venv/.models: .venv/.core
+	$(PIP) -e ".[models]"
+	touch $@
+
 .venv/.test: .venv/.core
 	$(PIP) -e ".[test]"
 	$(PIP) --no-deps $(OLD_GROUNDING_DINO)
@@ -64,4 +74,4 @@ groundingdino-py: .venv/.core
 	$(PIP) --no-deps $(OLD_GROUNDING_DINO)
 
 clean:
-	rm -rf .venv demo-photographs demo-corpus
+	rm -rf .venv demo-photographs demo-corpus tour-out study-out
