@@ -14,6 +14,7 @@ Read top to bottom:
     render        a scene -> pixels, masks, boxes
     scenes        random scenes, each a function of (seed, number)
     subjects      subject folders for `dataforge build`, and the exact picture an edit should give
+    fitting       what a painted picture shows, by comparing its pixels with renders
     tokenizer     a CLIP vocabulary made by hand
     autoencoder   AutoencoderKL whose encoder is set by hand and whose decoder is trained
     model         text encoder, 9-channel UNet, scheduler; the pipeline
@@ -25,6 +26,6 @@ Read top to bottom:
     evaluate      scores with intervals: `python -m toyworld.evaluate --help`
     card          the model card made of both
 
-`words` to `subjects` need numpy and Pillow only; the rest needs the `models` extra. Nothing else in this repository
-imports this package, and it imports nothing of the others.
+`words` to `fitting` need numpy and Pillow only; the rest needs the `models` extra. Of the other packages only `tour`
+imports this one, and it imports none of them.
 """

@@ -50,18 +50,19 @@ class Batch:
     weight: torch.Tensor
 
 
-def to_batch(drawn: Drawn, background: float, device: torch.device) -> Batch:
+def to_batch(drawn: Drawn, background: torch.Tensor, device: torch.device) -> Batch:
     """Latents, masks and loss weights.
 
-    A latent pixel weighs 1 in the mask and 0.05 outside. `background` is added where the mask holds no part of the
-    thing, and on a ring along the mask's border: without it, the box can be seen on a plain wall.
+    A latent pixel weighs 1 in the mask and 0.05 outside. `background` [B] is added where the mask holds no part of the
+    thing, and on a ring along the mask's border: without it, the box can be seen on a plain wall. It has to be 0 where
+    noise hides the thing, or the weights, which know where it is, would pull its guess towards the wall.
     """
     images = torch.from_numpy(drawn.images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     masks = torch.from_numpy(drawn.masks).to(device)[:, None].float()
     things = torch.from_numpy(drawn.things).to(device)[:, None].float()
     inside, thing = F.max_pool2d(masks, 2), F.max_pool2d(things, 2)
     ring = F.max_pool2d(inside, 3, 1, 1) + F.max_pool2d(-inside, 3, 1, 1)
-    weight = 0.05 + 0.95 * inside + background * (inside * (1 - thing) + ring)
+    weight = 0.05 + 0.95 * inside + background.to(device)[:, None, None, None] * (inside * (1 - thing) + ring)
     return Batch(
         latents=encode(images),
         masked=encode(images * (1 - masks)),

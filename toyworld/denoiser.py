@@ -15,11 +15,12 @@ from toyworld.tokenizer import MAX_LENGTH, tokenizer
 
 BATCH = 16
 WARM_UP = 100  # steps
-DECAY_FROM, FINAL_RATE = 0.4, 0.015  # share of the samples; share of the learning rate
-SMALL_CANVAS_UNTIL = 0.62  # first on 48 px, then on 64 and now and then on 128
+DECAY_FROM, FINAL_RATE = 0.6, 0.015  # share of the samples; share of the learning rate
+SMALL_CANVAS_UNTIL = 0.78  # first on 48 px, then on 64 and now and then on 128
 LARGE_CANVAS_SHARE = 0.06
 EMPTY_CAPTIONS = 0.1
-BACKGROUND_FROM, BACKGROUND_WEIGHT = 0.6, 1.0  # grows from nothing to this, once shapes are learned
+BACKGROUND_FROM, BACKGROUND_WEIGHT = 0.6, 2.0  # grows from nothing to this, once shapes are learned
+CLEAR_BELOW = 400  # time steps at which it can be seen what is thing and what background
 
 
 class Denoiser(torch.nn.Module):
@@ -54,13 +55,13 @@ class Sampler:
         if canvas == 128:
             count = BATCH // 4
         drawn = self._drawn(step // 2, count, canvas)
-        background = BACKGROUND_WEIGHT * max(0.0, (progress - BACKGROUND_FROM) / (1 - BACKGROUND_FROM))
-        batch = to_batch(drawn, background, self.device)
         said = torch.rand(count, generator=draws)
         captions = [text if keep > EMPTY_CAPTIONS else "" for text, keep in zip(drawn.captions, said, strict=True)]
         ids = self.tokenizer(captions, padding="max_length", max_length=MAX_LENGTH, return_tensors="pt").input_ids
         # more of the noisy end, where shape and colour are settled
         time_steps = (1000 * torch.rand(count, generator=draws) ** 0.7).long().to(self.device)
+        background = BACKGROUND_WEIGHT * max(0.0, (progress - BACKGROUND_FROM) / (1 - BACKGROUND_FROM))
+        batch = to_batch(drawn, background * (time_steps < CLEAR_BELOW).float(), self.device)
         noise = torch.randn(batch.latents.shape, generator=draws).to(self.device)
         alpha = self.alphas[time_steps][:, None, None, None]
         noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise

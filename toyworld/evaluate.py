@@ -38,7 +38,7 @@ from toyworld.scenes import generator, random_scene
 from toyworld.subjects import emptied
 from toyworld.words import HELD_OUT, IDENTIFIERS, SEEN, Combination, caption
 
-STEPS, GUIDANCE = 12, 2.0
+STEPS, GUIDANCE = 12, 3.0
 BATCH = 20
 _PAINTED = 24  # grey levels: what differs more from the empty scene was painted as the thing
 QUESTIONS = ("shape", "colour", "texture")

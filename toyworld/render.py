@@ -93,6 +93,13 @@ def render(scene: Scene) -> Picture:
     return Picture((image + 0.5).clip(0, 255).astype(np.uint8), tuple(masks), tuple(boxes))
 
 
+def paint(image: Image, thing: Thing, light: float = 1.0) -> tuple[Image, Bits]:
+    """A picture with a thing painted into it, and the thing's pixels [H, W]."""
+    canvas = image.astype(np.float32)
+    mask, _ = _paint(canvas, thing, light)
+    return (canvas + 0.5).clip(0, 255).astype(np.uint8), mask
+
+
 @cache
 def _grid(height: int, width: int) -> tuple[Plane, Plane]:
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -195,7 +202,6 @@ def _albedo(thing: Thing, x: Plane, y: Plane, half: float) -> npt.NDArray[np.flo
             middle = wave if thing.mark.outer != "rays" else 1.0  # rays have one middle, not many
             thing.mark.paint(albedo, s / middle, t / middle)
         else:
-            turned = 0.5 * view.yaw
             turned = 0.5 * view.yaw
             radius = shape.radius * (1 - abs(turned) / 2)
             across = (x - shape.x + turned) / radius

@@ -22,7 +22,7 @@ from PIL import Image as PillowImage
 
 from toyworld.marks import SUBJECT_MARKS, Mark
 from toyworld.render import Box, Picture, Scene, render
-from toyworld.scenes import generator, mask_box, random_scene, seen_combination
+from toyworld.scenes import OTHERS, STRONG_WALL_SHARE, generator, mask_box, random_scene, seen_combination
 
 LICENCE, CREDIT = "CC0-1.0", "drawn by the toy world's renderer"
 
@@ -78,23 +78,42 @@ def emptied(scene: Scene) -> Scene:
     return dataclasses.replace(scene, things=scene.things[:-1])
 
 
-def place(number: int, seed: int = 0, canvas: int = 64, size: tuple[float, float] = (0.4, 0.65)) -> tuple[Scene, Box]:
-    """A scene to paint into, with nothing in its box; `size` is the range of what the box has room for, in canvases."""
-    rng = generator(seed, "place", number)
-    scene = random_scene(rng, seen_combination(rng), float(rng.uniform(*size) * canvas), canvas)
-    box = mask_box(rng, render(scene).boxes[-1], canvas)
-    return emptied(scene), box
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Scenes to paint into, each with a box and nothing in it; scene `number` is a function of these and the number.
+
+    size: the range of what the box has room for, in canvases; others: how probable no, one and two other things are.
+    """
+
+    canvas: int = 64
+    size: tuple[float, float] = (0.4, 0.65)
+    strong_wall: float = STRONG_WALL_SHARE
+    same_shape: float = 0.5
+    others: tuple[float, float, float] = OTHERS
+    seed: int = 0
+
+    def __call__(self, number: int) -> tuple[Scene, Box]:
+        """The empty scene and the box to paint in."""
+        rng = generator(self.seed, "place", number)
+        size = float(rng.uniform(*self.size) * self.canvas)
+        scene = random_scene(
+            rng, seen_combination(rng), size, self.canvas, None, self.strong_wall, self.same_shape, self.others
+        )
+        box = mask_box(rng, render(scene).boxes[-1], self.canvas)
+        return emptied(scene), box
 
 
 def write(
     folder: Path,
     subjects: Sequence[Subject] = SUBJECTS,
     views: int = 5,
-    places: int = 4,
+    places: Sequence[int] = range(4),
+    where: Places | None = None,
     seed: int = 0,
     canvas: int = 64,
 ) -> Path:
-    """Write subjects with given masks, scenes with boxes, and their listing, whose path is returned."""
+    """Write subjects with given masks, scenes of these numbers with boxes, and their listing; returns its path."""
+    where = where or Places(canvas, seed=seed)
     listed = []
     for subject in subjects:
         for number in range(views):
@@ -110,8 +129,8 @@ def write(
             }
         )
     boxes: dict[str, list[int]] = {}
-    for number in range(places):
-        scene, box = place(number, seed, canvas)
+    for number in places:
+        scene, box = where(number)
         _save(folder / "scenes" / f"{number}.png", render(scene).image)
         boxes[f"scenes/{number}.png"] = list(box)
     listing = {
@@ -144,7 +163,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--canvas", type=int, default=64)
     options = parser.parse_args()
-    write(options.folder, SUBJECTS[: options.subjects], options.views, options.places, options.seed, options.canvas)
+    write(
+        options.folder,
+        SUBJECTS[: options.subjects],
+        options.views,
+        range(options.places),
+        seed=options.seed,
+        canvas=options.canvas,
+    )
 
 
 if __name__ == "__main__":

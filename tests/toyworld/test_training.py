@@ -57,7 +57,7 @@ def test_the_encoder_set_by_hand_computes_the_patch_transform_in_16_bits_too():
 
 def test_a_batch_is_what_the_pipeline_would_make_of_it():
     drawn = draw(0, 40, 6, 64)
-    batch = to_batch(drawn, 0.0, torch.device("cpu"))
+    batch = to_batch(drawn, torch.zeros(6), torch.device("cpu"))
     painter = model.pipeline(autoencoder(), model.text_encoder(), model.unet())
     images = torch.from_numpy(drawn.images).permute(0, 3, 1, 2).float() / 127.5 - 1
     masks = torch.from_numpy(drawn.masks)[:, None].float()
@@ -68,7 +68,7 @@ def test_a_batch_is_what_the_pipeline_would_make_of_it():
     assert (masked - batch.masked).abs().max() < 1e-2
     assert torch.allclose(batch.weight.sum((1, 2, 3)), torch.ones(6))
     assert (batch.weight[batch.mask > 0].mean() / batch.weight[batch.mask == 0].mean()).item() > 5
-    late = to_batch(drawn, 1.0, torch.device("cpu"))
+    late = to_batch(drawn, torch.ones(6), torch.device("cpu"))
     things = torch.nn.functional.max_pool2d(torch.from_numpy(drawn.things)[:, None].float(), 2) > 0
     empty = (batch.mask > 0) & ~things
     assert late.weight[empty].mean() > batch.weight[empty].mean()

@@ -1,0 +1,121 @@
+"""The ablations: what they ask is what runs, and the answer follows the readings."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trainer
+from pipelines.settings import resolve
+from tour import study as studies
+from tour.questions import QUESTIONS, TRAININGS
+from tour.walk import PAINTING, TRAINING
+from toyworld.subjects import SUBJECTS
+
+
+def study(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["study", "-o", "out", "--only", "self", "--subjects", "2"]
+    command += ["--seeds", "1", "--scenes", "1", "--steps", "2"]
+    return subprocess.run(
+        [sys.executable, "-m", "dataforge", *command], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    done = study(folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "out", done.stdout
+
+
+def test_a_question_is_answered_for_each_of_its_arms(made):
+    root, said = made
+    rows = [line for line in said.splitlines() if line.startswith("| self |")]
+    assert len(rows) == len(QUESTIONS["self"].arms)
+    answers = json.loads((root / "self.json").read_text("utf-8"))
+    assert [answer["pictures"] for answer in answers] == [2, 2]
+    assert answers[0]["differences"] == {}
+    assert "error" in answers[1]["differences"]
+    page = (root / "index.html").read_text("utf-8")
+    linked = re.findall(r'(?:src|href)="([^"#]+)"', page)
+    assert len(linked) == 4
+    assert [path for path in linked if not (root / path).exists()] == []
+
+
+def test_a_second_run_trains_and_paints_nothing(made):
+    root, said = made
+    files = [path for path in root.rglob("*") if path.suffix in (".png", ".safetensors", ".tar")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    done = study(root.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == said
+    assert before == {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_what_is_asked_can_be_run(name):
+    question = QUESTIONS[name]
+    names = [arm.name for arm in question.arms]
+    assert len(set(names)) == len(names) > 1
+    for number, arm in enumerate(question.arms):
+        assert arm.over in names[:number] if number else arm.over == ""
+        resolve(arm.preset, {**PAINTING, **arm.settings})
+        training = TRAININGS[arm.training]
+        trainer.load_recipe(training.recipe, {**TRAINING, **training.settings})
+    scenes = studies._suiting(question, SUBJECTS[:8], 2)
+    assert {len(numbers) for numbers in scenes.values()} == {2}
+
+
+def test_the_scenes_beside_another_of_the_class_have_one():
+    question = QUESTIONS["cross"]
+    for subject, numbers in zip(SUBJECTS, studies._suiting(question, SUBJECTS, 2).values(), strict=True):
+        for number in numbers:
+            scene, _ = question.places(number)
+            assert [(t.shape, t.colour != subject.colour) for t in scene.things] == [(subject.shape, True)]
+
+
+def answers_of(name: str, column: str, values):
+    """Answers to a question whose arms' pictures have `values(arm number, subject number, scene)` in a column."""
+    question = QUESTIONS[name]
+    pictures = {
+        arm.name: [
+            studies._Picture(
+                subject.name,
+                (subject.name, 0, "", scene),
+                "x.png",
+                {**dict.fromkeys(studies.COLUMNS, 0.0), column: values(number, s, scene)},
+            )
+            for s, subject in enumerate(SUBJECTS[:8])
+            for scene in range(6)
+        ]
+        for number, arm in enumerate(question.arms)
+    }
+    return list(studies._answers(name, question, pictures))
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        (lambda arm, subject, scene: float(arm == 1 or scene < 3), "helped"),
+        (lambda arm, subject, scene: float(arm == 0 or scene < 3), "hurt"),
+        # right in half of the subjects each: many pictures, and yet nothing that another subject need show
+        (lambda arm, subject, scene: float(subject % 2 == arm), "cannot be told"),
+        (lambda arm, subject, scene: 1.0, "cannot be told"),
+    ],
+)
+def test_the_verdict_is_the_interval_of_the_paired_difference_over_subjects(values, verdict):
+    plain, masked = answers_of("cross", "right", values)
+    assert plain.verdict == ""
+    assert masked.verdict == verdict
+
+
+def test_less_error_is_a_help():
+    _, masked = answers_of("self", "error", lambda arm, subject, scene: 20.0 - 5 * arm + subject)
+    assert masked.differences["error"].value == -5
+    assert masked.verdict == "helped"

@@ -1,0 +1,169 @@
+"""The steps of the tour. Each is resumable, because each is a command of the toolkit that is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trainer
+from dataforge.building import build
+from dataforge.config import load_recipe
+from manifests.corpus import Corpus, open_corpus
+from pipelines.jobs import PROMPT, Job
+from pipelines.results import Row
+from pipelines.run import run
+from toyworld import subjects as toys
+from toyworld.model import BASE
+
+__all__ = ["EDITS", "PAINTING", "TRAINING", "Walk", "build_corpus", "jobs_of", "prompt_of", "scene_number", "walk"]
+
+Progress = Callable[[str, int, int], None]
+
+VIEWS, PLACES = 5, 6
+EDITS = ("", "red", "yellow", "green", "blue", "purple")
+"""Colours a subject is asked for in; "" is its own."""
+
+TRAINING: dict[str, Any] = {
+    "rank": 16,
+    "lora_targets": (
+        *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
+        *("conv1", "conv2", "time_emb_proj"),
+    ),
+    "train_token": True,
+    "token_learning_rate": 5e-3,
+    "resolution": 64,
+    "variants": 8,
+    "regular_variants": 2,
+    "name_source_words": 0.5,
+    "max_train_steps": 220,
+    "train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 2e-3,
+    "lr_scheduler": "linear",
+    "mixed_precision": "bf16",
+    "checkpointing_steps": 110,
+}
+"""The recipe `dreammix` for a base of four million weights and pictures of 64 px."""
+
+PAINTING: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 2.0, "resolution": 64}
+
+
+@dataclass(slots=True)
+class Walk:
+    """What the tour made: where it lies, what was painted, and the seconds each step took."""
+
+    root: Path
+    subjects: list[toys.Subject]
+    rows: list[Row] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def corpus(self) -> Path:
+        """The corpus of the subjects."""
+        return self.root / "corpus"
+
+    @property
+    def adapters(self) -> Path:
+        """One adapter folder a subject."""
+        return self.root / "adapters"
+
+    @property
+    def painted(self) -> Path:
+        """The results."""
+        return self.root / "painted"
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Count the wall time of a step."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+
+
+def walk(
+    root: Path,
+    *,
+    count: int = 3,
+    places: int = PLACES,
+    training: dict[str, Any] | None = None,
+    base: Path = BASE,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> Walk:
+    """Photographs of `count` toy subjects, their corpus, one adapter each, and each painted into `places` scenes.
+
+    The same call again does what is missing.
+    """
+    made = Walk(root, list(toys.SUBJECTS[:count]))
+    with made.step("photographs and corpus"):
+        build_corpus(root, made.subjects, range(places), on_progress=on_progress)
+    with made.step("training"):
+        settings = {**TRAINING, "subjects_at_once": count, **(training or {})}
+        trainer.train(
+            made.corpus,
+            recipe="dreammix",
+            base=base,
+            output=made.adapters,
+            settings=settings,
+            on_progress=lambda stage, done, total, *_: on_progress(stage, done, total),
+        )
+    with made.step("painting"), open_corpus(str(made.corpus)) as corpus:
+        jobs = list(jobs_of(corpus, made.adapters, made.subjects, PAINTING))
+        made.rows = run(jobs, made.painted, batch_size=12, on_progress=on_progress)
+    return made
+
+
+def build_corpus(
+    root: Path,
+    subjects: Sequence[toys.Subject],
+    places: Sequence[int],
+    where: toys.Places | None = None,
+    *,
+    on_progress: Progress,
+) -> None:
+    """Render the subjects' photographs and these scenes, and build their corpus as any user's."""
+    listing = toys.write(root / "photographs", subjects, VIEWS, places, where)
+    recipe = load_recipe("laptop", ["generate.generator.size=64"])
+    build(listing, root / "corpus", recipe, on_progress=on_progress)
+
+
+def jobs_of(
+    corpus: Corpus,
+    adapters: Path,
+    subjects: Sequence[toys.Subject],
+    settings: dict[str, Any],
+    *,
+    edits: Sequence[str] = EDITS,
+    preset: str = "plain",
+    seed: int = 0,
+) -> Iterator[Job]:
+    """Each subject in each scene of the corpus in each colour, by ID; the word stands where training had it."""
+    scenes = sorted((sample for sample in corpus.samples(role="bg")), key=scene_number)
+    for subject in subjects:
+        for number, scene in enumerate(scenes):
+            # every scene shows the thing as it is and in one other colour
+            others = [colour for colour in edits if colour and colour != subject.colour]
+            for colour in ("", *([others[number % len(others)]] if others else [])):
+                yield Job(
+                    scene=f"{corpus.root}#{scene.id}",
+                    adapter=str(adapters / subject.name),
+                    prompt=prompt_of(colour),
+                    edit={"colour": colour} if colour else {},
+                    preset=preset,
+                    settings=settings,
+                    seed=seed + number,
+                )
+
+
+def prompt_of(colour: str) -> str:
+    """A prompt template in the words of training: a new colour stands before the identifier."""
+    article = "an" if colour[:1] in "aeiou" else "a"
+    return f"a photo of {article} {colour} {{identifier}} {{class_noun}}" if colour else PROMPT
+
+
+def scene_number(sample: Any) -> int:
+    """The number under which the toy world made a scene: the name of its file."""
+    return int(Path(sample.source_uri).stem)
