@@ -1,6 +1,6 @@
 """What painting costs, as ratios: process CPU time, one thread, pairs interleaved, medians.
 
-    python benchmarks/pipelines.py [flops attention loop dif switch jobs]
+    python benchmarks/pipelines.py [flops attention loop dif switch jobs killed]
 
 `flops` counts at real sizes without weights; `loop`, `dif` and `switch` run the mid-size model (SDXL's shape at a fifth
 of its width), `jobs` a tiny one, because what it measures is everything but the model.
@@ -34,7 +34,7 @@ from PIL import Image
 
 from pipelines import backbones, dif, regional
 from pipelines.settings import MaskRules, resolve
-from tests.tiny_models import mid_size
+from tests.tiny_models import mid_size, tiny
 
 torch.set_num_threads(1)
 PAIRS = int(os.environ.get("PAIRS", "3"))
@@ -217,7 +217,40 @@ def jobs() -> None:
     print(f"100 jobs over 4 adapters: {total / spent:.3f}x of their denoising {seconds}  goal <= 1.05x", flush=True)
 
 
-MEASURES = {"flops": flops, "attention": attention, "loop": loop, "dif": dif_cost, "switch": switch, "jobs": jobs}
+def killed() -> None:
+    """A run of 12 jobs killed by SIGKILL after its third result, and continued: which pictures were painted twice."""
+    import signal
+    import subprocess
+
+    from tests.pipelines.conftest import write_lora
+
+    folder = Path(tempfile.mkdtemp(prefix="killed-"))
+    write_lora(folder / "adapter", "sd9")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(folder / "scene.png")
+    todo = "".join(f"- {{scene: scene.png, box: [32, 32, 64, 64], seed: {number}}}\n" for number in range(12))
+    (folder / "jobs.yaml").write_text(todo)
+    command = [
+        sys.executable, "-m", "dataforge", "inpaint", "adapter", "--jobs", "jobs.yaml", "-o", "out",
+        "--batch-size", "1", "--base", str(tiny("sd9")), "--device", "cpu",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while first.poll() is None and len(list(folder.glob("out/parts/*.json"))) < 3:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("out/parts/*.json")}
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    twice = sum(path.stat().st_mtime_ns != mtime for path, mtime in kept.items())
+    total = len(list(folder.glob("out/parts/*.json")))
+    print(
+        f"killed after {len(kept)} of 12 jobs, continued: {total} done, {twice} painted twice  goal 12, 0", flush=True
+    )
+
+
+MEASURES = {"flops": flops, "attention": attention, "loop": loop, "dif": dif_cost, "switch": switch, "jobs": jobs,
+    "killed": killed,
+}  # fmt: skip
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MEASURES:

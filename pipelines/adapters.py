@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from manifests.errors import UsageError
 from pipelines.backbones import Backbone
+from pipelines.backbones.textual_inversion import EMBEDS_NAME, put_adapter_word
 from pipelines.records import AdapterRecord, read_record
 
 __all__ = ["Adapter", "Shelf", "open_adapter", "stock_pipeline"]
@@ -17,12 +19,28 @@ __all__ = ["Adapter", "Shelf", "open_adapter", "stock_pipeline"]
 LORA_NAME, REFERENCE_NAME = "pytorch_lora_weights.safetensors", "reference.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Adapter:
     """An adapter folder and its record."""
 
     folder: Path
     record: AdapterRecord
+
+    @cached_property
+    def touches_text(self) -> bool:
+        """Whether prompts read differently with it: it holds a trained word, or a LoRA of the text encoders."""
+        if (self.folder / EMBEDS_NAME).is_file():
+            return True
+        return self.record.kind == "lora" and any(name.startswith("text_encoder") for name in self.lora_names())
+
+    def lora_names(self) -> list[str]:
+        """The tensors of its LoRA. Raises `UsageError` E603 where it has none."""
+        from safetensors import safe_open
+
+        if not (self.folder / LORA_NAME).is_file():
+            raise UsageError(f"{self.folder} holds no {LORA_NAME}.", code="E603")
+        with safe_open(self.folder / LORA_NAME, framework="pt") as file:
+            return list(file.keys())
 
 
 def open_adapter(ref: str | Path) -> Adapter:
@@ -77,23 +95,25 @@ class Shelf:
         self._pipeline = stock_pipeline(backbone)
         self._names: OrderedDict[str, str] = OrderedDict()  # digest of a LoRA's record -> its name in peft
         self._whole: OrderedDict[str, Any] = OrderedDict()  # digest -> a whole UNet
+        self._off = False  # whether the LoRA layers are off
 
     def use(self, adapter: Adapter | None) -> None:
         """Paint with this adapter, or with the base alone. Raises `UsageError` E603 for one of another base."""
-        if adapter is None:
-            self.backbone.unet = self._plain
-            if self._names:
-                self._pipeline.disable_lora()
-        elif adapter.record.kind == "full":
+        if adapter is not None:
             self._check_base(adapter)
-            if self._names:
+        word = adapter.record.identifier if adapter is not None else ""
+        put_adapter_word(self.backbone, adapter.folder if adapter is not None else None, word)
+        if adapter is None or adapter.record.kind == "full":
+            if self._names and not self._off:
                 self._pipeline.disable_lora()
-            self.backbone.unet = self._whole_unet(adapter)
+                self._off = True
+            self.backbone.unet = self._plain if adapter is None else self._whole_unet(adapter)
         else:
-            self._check_base(adapter)
             self.backbone.unet = self._plain
             name = self._lora(adapter)
-            self._pipeline.enable_lora()
+            if self._off:  # it walks over every layer, as setting adapters does
+                self._pipeline.enable_lora()
+                self._off = False
             self._pipeline.set_adapters([name])
         self.current = adapter
 
@@ -113,12 +133,7 @@ class Shelf:
             while len(self._names) >= self.capacity:
                 self._pipeline.delete_adapters([self._names.popitem(last=False)[1]])
             name = f"{adapter.record.id.replace('/', '_')}_{key[:8]}"
-            if not (adapter.folder / LORA_NAME).is_file():
-                raise UsageError(f"{adapter.folder} holds no {LORA_NAME}.", code="E603")
-            from safetensors import safe_open
-
-            with safe_open(adapter.folder / LORA_NAME, framework="pt") as file:
-                in_text = any(key.startswith("text_encoder") for key in file.keys())  # noqa: SIM118 not a mapping
+            in_text = any(layer.startswith("text_encoder") for layer in adapter.lora_names())
             try:
                 # diffusers' pipeline loader also looks for text encoder layers, and warns where there are none
                 target, options = (self._pipeline, {}) if in_text else (self._plain, {"prefix": "unet"})

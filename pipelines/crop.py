@@ -16,12 +16,14 @@ from manifests.pixels import ImageArray, MaskArray, box_from_mask
 from manifests.records import Box
 
 __all__ = [
-    "blend", "cut", "cut_mask", "dreamcom_crop", "fill", "fooocus_crop", "paste", "soft_mask", "whole", "working_size",
+    "band_px", "blend", "cut", "cut_mask", "dreamcom_crop", "fill", "fooocus_crop", "paste", "soft_mask", "whole",
+    "working_size",
 ]  # fmt: skip
 
 # radius and repeats of the release's fill (METHODS 2.5-1e)
 FILL_PASSES = ((512, 2), (256, 2), (128, 4), (64, 4), (33, 8), (15, 8), (5, 16), (3, 16))
-BLEND_PX = 32
+# at the 1024 px of the release's frame; wider would change pixels that METHODS 2.10-8 keeps
+BLEND_PX, BLEND_SIDE = 32, 1024
 
 
 def whole(mask: MaskArray) -> Box:
@@ -101,6 +103,14 @@ def paste(scene: ImageArray, painted: ImageArray, box: Box) -> ImageArray:
     result = scene.copy()
     result[y0:y1, x0:x1] = _resize(painted, (y1 - y0, x1 - x0))
     return result
+
+
+def band_px(height: int, width: int) -> int:
+    """How far a result is blended into a scene of that size: 32 px from 1024 x 1024 on, below it in proportion.
+
+    The release stretches every scene to 1024 first; 32 px of a scene of 64 would be most of it.
+    """
+    return max(1, min(BLEND_PX, round(BLEND_PX * math.sqrt(height * width) / BLEND_SIDE)))
 
 
 def soft_mask(mask: MaskArray, width_px: int = BLEND_PX) -> npt.NDArray[np.uint8]:

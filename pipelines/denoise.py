@@ -89,10 +89,12 @@ def guided(
     settings: Painting,
     *,
     attention: dict[str, Any] | None = None,
+    unpatched: Any = None,
 ) -> Predictor:
     """Classifier-free guidance over the frame; at a scale of 1 or less the condition alone.
 
     `attention` goes to the attention processors; under guidance its tensors hold the unconditional half first.
+    `unpatched` is the base's own UNet of 4 channels, on which the steps after `settings.patched_steps()` run.
     """
     batch, (height, width) = len(frame.pixels), frame.pixels.shape[2:]
     both = settings.guidance_scale > 1
@@ -111,9 +113,17 @@ def guided(
         until = int(settings.num_inference_steps * settings.size_emphasis[2])
 
     def predict(latents: Tensor, timestep: Tensor, step: int) -> Tensor:
-        sample = backbone.unet_input(torch.cat([latents] * 2) if both else latents, mask, masked_latent)
+        sample = torch.cat([latents] * 2) if both else latents
         condition = emphasised if step <= until else plain
-        prediction = backbone.predict(sample, timestep, states, condition, cross_attention_kwargs=attention)
+        if unpatched is not None and step >= settings.patched_steps():
+            patched, backbone.unet = backbone.unet, unpatched
+            try:
+                prediction = backbone.predict(sample, timestep, states, condition)
+            finally:
+                backbone.unet = patched
+        else:
+            sample = backbone.unet_input(sample, mask, masked_latent)
+            prediction = backbone.predict(sample, timestep, states, condition, cross_attention_kwargs=attention)
         if not both:
             return prediction
         without, with_text = prediction.chunk(2)

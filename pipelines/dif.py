@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +20,10 @@ from manifests.pixels import ImageArray, MaskArray
 from manifests.records import Box
 from pipelines import crop, regional
 from pipelines.backbones import Backbone, TextStates
-from pipelines.denoise import Frame, Predictor, denoise, guided, prepare_frame, to_images, to_pixels
+from pipelines.denoise import Frame, Outcome, Predictor, denoise, guided, prepare_frame, to_images, to_pixels
 from pipelines.settings import Painting
 
-__all__ = ["Painted", "StageTexts", "frame_sizes", "local_box", "paint"]
+__all__ = ["Painted", "StageTexts", "Stages", "frame_sizes", "local_box", "paint", "put_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,52 +70,56 @@ def paint(
     settings: Painting,
     *,
     reference: Tensor | None = None,
-    predictor: Callable[[Frame, TextStates], Predictor] | None = None,
+    unpatched: Any = None,
     switch_vae: Any = None,
     on_step: Callable[[], None] | None = None,
 ) -> list[Painted]:
     """Paint one batch: scenes uint8 HxWx3 with masks bool HxW, one seed each, all of the same `frame_sizes`.
 
-    `reference` [B,K,S] are projected reference tokens, whose injection is installed. `predictor` replaces plain
-    guidance. `switch_vae` (an `AutoencoderTiny` that shares the base's latent space) makes the hand-over cheaper.
+    `reference` [B,K,S] are projected reference tokens, whose injection is installed. `unpatched` is the UNet of the
+    steps after `settings.patched_steps()`. `switch_vae` (an `AutoencoderTiny` that shares the base's latent space)
+    makes the hand-over cheaper.
     """
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     local_steps = settings.local_steps()
-    if settings.masks is not None:
-        regional.install(backbone.unet, settings.masks)
-    try:
-        if settings.masks is not None:
-            regional.assert_installed(backbone.unet, settings.masks)
-        run = _Run(backbone, settings, texts, generators, reference, predictor, on_step)
+    stages = Stages(backbone, settings, texts.negative, generators, reference, unpatched, switch_vae, on_step)
+    with regional.masked(backbone.unet, settings.masks):
         local_size, whole_size = frame_sizes(backbone, masks[0], settings)
         whole_boxes = [crop.whole(mask) for mask in masks]
         start: list[ImageArray] | None = None
         if local_steps > 0:
             boxes = [local_box(mask, settings) for mask in masks]
-            last = local_steps >= settings.num_inference_steps
-            outcome = run.stage(scenes, masks, boxes, local_size, texts.local, end=local_steps)
-            if last:
-                return run.finish(scenes, masks, boxes, outcome.latents)
-            pieces = to_images(_decode(backbone, outcome.x0, switch_vae))
+            outcome = stages.run(scenes, masks, boxes, local_size, texts.local, end=local_steps)
+            if local_steps >= settings.num_inference_steps:
+                return stages.finish(scenes, masks, boxes, outcome.latents)
             start = [
                 put_back(scene, piece, mask, box, settings)
-                for scene, piece, mask, box in zip(scenes, pieces, masks, boxes, strict=True)
+                for scene, piece, mask, box in zip(scenes, stages.seen(outcome.x0), masks, boxes, strict=True)
             ]
-        outcome = run.stage(
-            scenes, masks, whole_boxes, whole_size, texts.whole, begin=local_steps, start=start, switch_vae=switch_vae
-        )
-        return run.finish(scenes, masks, whole_boxes, outcome.latents)
-    finally:
-        if settings.masks is not None:
-            regional.uninstall(backbone.unet)
+        outcome = stages.run(scenes, masks, whole_boxes, whole_size, texts.whole, begin=local_steps, start=start)
+        return stages.finish(scenes, masks, whole_boxes, outcome.latents)
 
 
-def put_back(scene: ImageArray, generated: ImageArray, mask: MaskArray, box: Box, settings: Painting) -> ImageArray:
-    """What was generated for a box of the scene, blended in; outside the blend band every byte is the scene's."""
+def put_back(
+    scene: ImageArray,
+    generated: ImageArray,
+    mask: MaskArray,
+    box: Box,
+    settings: Painting,
+    *,
+    keep: MaskArray | None = None,
+) -> ImageArray:
+    """What was generated for a box of the scene, blended in; outside the blend band every byte is the scene's.
+
+    So is every byte where `keep` (bool HxW) is set.
+    """
     pasted = crop.paste(scene, generated, box)
     if settings.paste == "crop":
-        return pasted
-    soft = crop.soft_mask(mask, settings.blend_px)
+        return pasted if keep is None else np.where(keep[..., None], scene, pasted)
+    width_px = settings.blend_px if settings.blend_px is not None else crop.band_px(mask.shape[0], mask.shape[1])
+    soft = crop.soft_mask(mask, width_px)
+    if keep is not None:
+        soft = np.where(keep, np.uint8(0), soft)
     x0, y0, x1, y1 = box
     # the band may reach beyond the box, where nothing was generated and both pictures are the same
     result = scene.copy()
@@ -123,16 +128,19 @@ def put_back(scene: ImageArray, generated: ImageArray, mask: MaskArray, box: Box
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Stages:
+    """Runs stages of one batch, which share generators, and turns what comes out into pictures."""
+
     backbone: Backbone
     settings: Painting
-    texts: StageTexts
+    negative: TextStates
     generators: list[torch.Generator]
-    reference: Tensor | None
-    predictor: Callable[[Frame, TextStates], Predictor] | None
-    on_step: Callable[[], None] | None
+    reference: Tensor | None = None
+    unpatched: Any = None
+    switch_vae: Any = None
+    on_step: Callable[[], None] | None = None
 
-    def stage(
+    def run(
         self,
         scenes: Sequence[ImageArray],
         masks: Sequence[MaskArray],
@@ -143,15 +151,21 @@ class _Run:
         begin: int = 0,
         end: int | None = None,
         start: Sequence[ImageArray] | None = None,
-        switch_vae: Any = None,
-    ) -> Any:
+        predictor: Callable[[Frame], Predictor] | None = None,
+    ) -> Outcome:
+        """Steps `begin` to `end` on those boxes of the scenes, resized to one size; `start` are pictures to begin from.
+
+        `predictor` replaces plain guidance towards `text`.
+        """
         images = [crop.cut(scene, box, size_hw) for scene, box in zip(scenes, boxes, strict=True)]
         small = [crop.cut_mask(mask, box, size_hw) for mask, box in zip(masks, boxes, strict=True)]
         frame = prepare_frame(self.backbone, images, small, self.generators, self.settings)
         latents = None
         if start is not None:
             composites = [crop.cut(image, box, size_hw) for image, box in zip(start, boxes, strict=True)]
-            latents = _encode(self.backbone, to_pixels(composites, self.backbone.device), self.generators, switch_vae)
+            latents = _encode(
+                self.backbone, to_pixels(composites, self.backbone.device), self.generators, self.switch_vae
+            )
         elif self.settings.start_from_fill:
             fills = [crop.fill(image, mask) for image, mask in zip(images, small, strict=True)]
             latents = _encode(self.backbone, to_pixels(fills, self.backbone.device), self.generators, None)
@@ -160,22 +174,28 @@ class _Run:
                 frame = Frame(
                     frame.pixels, frame.mask, frame.latent_mask, frame.masked_latent, frame.noise, clean=latents
                 )
-        if self.predictor is not None:
-            predict = self.predictor(frame, text)
-        else:
-            attention = self._attention(frame)
-            predict = guided(self.backbone, frame, text, self.texts.negative, self.settings, attention=attention)
+        predict = predictor(frame) if predictor is not None else self.guided(frame, text)
         return denoise(
             self.backbone, frame, predict, self.settings, self.generators,
             begin=begin, end=end, start=latents, on_step=self.on_step,
         )  # fmt: skip
 
-    def _attention(self, frame: Frame) -> dict[str, Any] | None:
+    def guided(
+        self, frame: Frame, text: TextStates, negative: TextStates | None = None, region: Tensor | None = None
+    ) -> Predictor:
+        """Guidance over a frame; attention is masked by `region` [B,1,H,W], by default what is painted."""
+        attention = self._attention(frame, frame.mask if region is None else region)
+        return guided(
+            self.backbone, frame, text, self.negative if negative is None else negative, self.settings,
+            attention=attention, unpatched=self.unpatched,
+        )  # fmt: skip
+
+    def _attention(self, frame: Frame, region: Tensor) -> dict[str, Any] | None:
         halves = 2 if self.settings.guidance_scale > 1 else 1
         attention: dict[str, Any] = {}
         if self.settings.masks is not None:
             attention["regions"] = regional.regions_of(
-                torch.cat([frame.mask] * halves),
+                torch.cat([region] * halves),
                 (frame.noise.shape[2], frame.noise.shape[3]),
                 len(self.backbone.unet.config.block_out_channels),
                 self.settings.masks,
@@ -186,9 +206,14 @@ class _Run:
             attention["reference"] = torch.cat([self.reference] * halves)
         return attention or None
 
+    def seen(self, x0: Tensor) -> list[ImageArray]:
+        """Clean latents [B,4,h,w] at the hand-over as pictures."""
+        return to_images(_decode(self.backbone, x0, self.switch_vae))
+
     def finish(
         self, scenes: Sequence[ImageArray], masks: Sequence[MaskArray], boxes: Sequence[Box], latents: Tensor
     ) -> list[Painted]:
+        """Pictures of the last latents [B,4,h,w], put back into the scenes."""
         images = to_images(self.backbone.decode(latents))
         return [
             Painted(put_back(scene, image, mask, box, self.settings), image, row, box)

@@ -1,11 +1,11 @@
 """What to paint, as a file or a call says it: one job a row, everything by ID. No model library is imported here.
 
 A jobs file is YAML or JSON (a list of jobs), or JSON lines. The same schema serves adapters, baselines and evaluation.
+Several subjects in one scene are one job: its own adapter, box and prompt are the first region, `also` holds the rest.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,12 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import NotFoundError, UsageError
-from manifests.ids import digest_of
 from manifests.records import Box
 
-__all__ = ["PROMPT", "Job", "parse_edit", "read_jobs", "seed_of"]
+__all__ = ["PROMPT", "Job", "Region", "job_from", "parse_edit", "read_jobs"]
 
 PROMPT = "a photo of {identifier} {class_noun}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """A further subject in the scene of a job; the fields are those of `Job`."""
+
+    adapter: str | None = None
+    box: Box | None = None
+    mask: str | None = None
+    prompt: str = PROMPT
+    local_prompt: str | None = None
+    edit: dict[str, str] = field(default_factory=dict)
+    remove: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,25 +44,25 @@ class Job:
     box: Box | None = None  # x0,y0,x1,y1 in pixels, half-open
     mask: str | None = None  # file, white = paint here
     prompt: str = PROMPT
+    local_prompt: str | None = None  # of the stage on the crop; None: the same
     edit: dict[str, str] = field(default_factory=dict)  # category -> new word
     remove: tuple[str, ...] | None = None  # words TAS removes; None: the subject's own of the edited categories
     reference: str | None = None  # CORPUS#subject/src-...: the photograph that reference methods paint from
     method: str = "adapter"  # or a baseline: see pipelines.baselines
     preset: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)  # changes to the preset
-    seed: int | None = None  # None: a number of its own, from everything else in the job
+    seed: int | None = None  # None: a number of its own, from everything else that makes the result
+    also: tuple[Region, ...] = ()  # more subjects, in regions of their own
+    in_turn: bool = False  # one after the other, each into the last one's result; else in one run, regions disjoint
 
     @property
-    def key(self) -> str:
-        """12 hex digits: the same job has the same key."""
-        return digest_of(dataclasses.asdict(self))[:12]
-
-
-def seed_of(job: Job) -> int:
-    """The job's seed, or one drawn from its other fields."""
-    if job.seed is not None:
-        return job.seed
-    return int(digest_of(dataclasses.asdict(job))[:8], 16)
+    def regions(self) -> tuple[Region, ...]:
+        """Every region, the job's own first."""
+        own = Region(
+            adapter=self.adapter, box=self.box, mask=self.mask, prompt=self.prompt, local_prompt=self.local_prompt,
+            edit=self.edit, remove=self.remove,
+        )  # fmt: skip
+        return own, *self.also
 
 
 @cache
@@ -72,8 +84,8 @@ def job_from(values: Mapping[str, Any], *, where: str) -> Job:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UsageError(f"{where}: {place}: {first['msg']} (found {first['input']!r}).", code="E502") from error
-    if job.box is not None and job.mask is not None:
-        raise UsageError(f"{where}: a job has a box or a mask, not both.", code="E502")
+    if any(region.box is not None and region.mask is not None for region in job.regions):
+        raise UsageError(f"{where}: a region has a box or a mask, not both.", code="E502")
     return job
 
 

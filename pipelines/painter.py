@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from manifests.errors import UsageError
 from manifests.ids import sha256_hex
 from manifests.pixels import ImageArray, MaskArray
-from pipelines import crop, prompts, words
+from pipelines import prompts, words
 from pipelines.adapters import REFERENCE_NAME, Adapter, Shelf, open_adapter
-from pipelines.backbones import Backbone, TextStates
+from pipelines.backbones import Backbone, TextStates, load_recorded
 from pipelines.backbones import load as load_backbone
+from pipelines.backbones.layouts import released_layout
 from pipelines.dif import Painted, StageTexts, frame_sizes, paint
-from pipelines.places import mask_of, picture_of
+from pipelines.places import Reference, mask_of, on_white, picture_of
+from pipelines.regions import Region, paint_regions
 from pipelines.settings import Painting, resolve_for
 
 __all__ = ["Painter", "Reference", "Request", "Result", "load"]
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A photograph of the subject for DreamInpainter: uint8 HxWx3 and its mask, bool HxW."""
-
-    image: ImageArray
-    mask: MaskArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,14 +63,13 @@ class Painter:
         self.shelf.use(adapter)
         self._texts: dict[Any, TextStates] = {}
         self._tokens: dict[Any, Tensor] = {}
+        self._unpatched: Any = None
+        self._switch_vaes: dict[str, Any] = {}
 
     def use(self, adapter: Adapter | None) -> None:
         """Go on with another adapter of the same base, or with the base alone."""
         if adapter is not self.adapter:
             self.shelf.use(adapter)
-            if _touches_text(self.adapter) or _touches_text(adapter):
-                self._texts.clear()
-            self._tokens.clear()
             self.adapter = adapter
 
     def settings(self, preset: str | None = None, changes: Mapping[str, Any] | None = None) -> Painting:
@@ -88,6 +82,7 @@ class Painter:
         mask: Any,
         prompt: str = "a photo of {identifier} {class_noun}",
         *,
+        local_prompt: str | None = None,
         edit: Mapping[str, str] | None = None,
         remove: Sequence[str] | None = None,
         seed: int = 0,
@@ -98,14 +93,16 @@ class Painter:
         """Paint once.
 
         scene: uint8 HxWx3 array, PIL image, file or `CORPUS#scenes/bg-...`. mask: a box `(x0, y0, x1, y1)` in pixels,
-        half-open, a bool HxW array, a PIL image or a file. `edit` maps categories of the subject's dictionary to new
-        words. Raises `UsageError` E201, E211, E501, E502, E602 and E604.
+        half-open, a bool HxW array, a PIL image or a file. `local_prompt` is for the stage on the crop, by default the
+        same. `edit` maps categories of the subject's dictionary to new words. Raises `UsageError` E201, E211, E501,
+        E502, E602 and E604.
         """
         picture = picture_of(scene)
         request = Request(
             scene=picture,
             mask=mask_of(mask, picture.shape[0], picture.shape[1]),
             prompt=prompt,
+            local_prompt=local_prompt,
             edit=edit or {},
             remove=None if remove is None else tuple(remove),
             seed=seed,
@@ -131,6 +128,41 @@ class Painter:
                 results.update(zip(chunk, painted, strict=True))
         return [results[number] for number in range(len(requests))]
 
+    def paint_regions(
+        self, requests: Sequence[tuple[Adapter | None, Request]], settings: Painting, *, in_turn: bool = False
+    ) -> list[Result]:
+        """Paint several subjects into the scene of the first request, each with its own adapter; one result a region.
+
+        In one run the masks lie apart, and all results hold the same picture (`pipelines.regions`). `in_turn` paints
+        one after the other, each into the last one's picture. Raises `UsageError` E502 for references in one run.
+        """
+        results: list[Result] = []
+        if in_turn:
+            for adapter, request in requests:
+                self.use(adapter)
+                scene = results[-1].image if results else request.scene
+                results += self.paint([dataclasses.replace(request, scene=scene)], settings)
+            return results
+        if settings.reference is not None:
+            raise UsageError("subjects painted from references go one after the other: in_turn: true.", code="E502")
+        regions, read = [], []
+        for adapter, request in requests:
+            self.use(adapter)
+            texts, words_read = self._stage_texts([request], settings)
+            read += words_read
+            regions.append(Region(request.mask, texts, request.seed, partial(self.use, adapter)))
+        began = time.perf_counter()
+        painted = paint_regions(
+            self.backbone,
+            requests[0][1].scene,
+            regions,
+            settings,
+            unpatched=self._unpatched_unet(settings),
+            switch_vae=self._switch_vae(settings),
+        )
+        seconds = (time.perf_counter() - began) / len(requests)
+        return [Result(painted.image, prompt, removed, seconds, painted) for prompt, removed in read]
+
     def _batch(
         self, requests: Sequence[Request], settings: Painting, on_step: Callable[[int], None] | None
     ) -> list[Result]:
@@ -146,6 +178,8 @@ class Painter:
                 [request.seed for request in requests],
                 settings,
                 reference=reference,
+                unpatched=self._unpatched_unet(settings),
+                switch_vae=self._switch_vae(settings),
                 on_step=None if on_step is None else lambda: on_step(len(requests)),
             )
         finally:
@@ -172,42 +206,84 @@ class Painter:
             stages = settings.tas.stages if settings.tas is not None else ()
             local.append(self._text(inner, removed if "lcg" in stages else (), settings))
             whole.append(self._text(prompt, removed if "gch" in stages else (), settings))
-        negative = self.backbone.unconditional(len(requests), settings.negative_prompt)
-        return StageTexts(TextStates.cat(local), TextStates.cat(whole), negative), read
+        return StageTexts(TextStates.cat(local), TextStates.cat(whole), self._negative(len(requests), settings)), read
 
     def reading(self, request: Request, settings: Painting) -> tuple[str, tuple[str, ...]]:
         """The prompt as it will be read and the words that will be removed. Raises E501 and E604."""
         prompt = self._filled(request.prompt, request.edit)
         if settings.tas is None:
             return prompt, ()
-        if request.remove is not None:
-            taken = request.remove
-        elif request.edit and self.adapter is not None:
-            record = self.adapter.record
-            taken = words.words_of_edit(record.source_words, request.edit, record.subject)
-        else:
-            taken = ()
-        return prompt, words.removed_words(taken, prompt)
+        record = self.adapter.record if self.adapter else None
+        return prompt, words.words_to_remove(prompt, request.edit, request.remove, record)
+
+    def check(self, request: Request, settings: Painting) -> None:
+        """Read the request's prompts and paint nothing. Raises E501, E602 and E604."""
+        inner = [] if request.local_prompt is None else [self._filled(request.local_prompt, request.edit)]
+        self.backbone.token_ids([self.reading(request, settings)[0], *inner])
 
     def _filled(self, prompt: str, edit: Mapping[str, str]) -> str:
-        record = self.adapter.record if self.adapter else None
-        noun = record.class_noun if record else ""
-        prompt = prompt.replace("{class_noun}", noun)
-        return words.edited_prompt(prompt, edit, identifier=record.identifier if record else "", class_noun=noun)
+        return words.prompt_as_read(prompt, edit, self.adapter.record if self.adapter else None)
+
+    def _negative(self, batch: int, settings: Painting) -> TextStates:
+        if _released_layout(settings):
+            return released_layout(self.backbone, [settings.negative_prompt or ""] * batch)
+        return self.backbone.unconditional(batch, settings.negative_prompt)
 
     def _text(self, prompt: str, removed: tuple[str, ...], settings: Painting) -> TextStates:
-        key = (prompt, removed, settings.tas)
+        adapter = self.adapter
+        identifier = adapter.record.identifier if adapter else ""
+        weights = adapter.record.digest if adapter and adapter.touches_text else ""
+        key = (weights, identifier, prompt, removed, settings.tas, _released_layout(settings))
         if key not in self._texts:
-            identifier = self.adapter.record.identifier if self.adapter else ""
-            self._texts[key] = prompts.substitute(
-                self.backbone,
-                prompt,
-                removed,
-                prefix=f"a photo of a {identifier}".strip(),
-                identifier=identifier,
-                tas=settings.tas,
-            )
+            if _released_layout(settings):
+                if removed:
+                    raise UsageError(
+                        "DreamCom's released text layout and TAS do not go together: tas: null, or masks.cross: paper.",
+                        code="E502",
+                    )
+                self._texts[key] = released_layout(self.backbone, [prompt])
+            else:
+                self._texts[key] = prompts.substitute(
+                    self.backbone,
+                    prompt,
+                    removed,
+                    prefix=f"a photo of a {identifier}".strip(),
+                    identifier=identifier,
+                    tas=settings.tas,
+                )
         return self._texts[key]
+
+    def _unpatched_unet(self, settings: Painting) -> Any:
+        """The base's UNet as it is without the Fooocus patch, where the last steps run on it; loaded once."""
+        from pipelines.backbones.fooocus import FooocusSDXL
+
+        if not isinstance(self.backbone, FooocusSDXL) or settings.patched_steps() >= settings.num_inference_steps:
+            return None
+        if self._unpatched is None:
+            from diffusers import UNet2DConditionModel
+
+            from pipelines.backbones.latent import load_part
+
+            unet = load_part(UNet2DConditionModel, self.backbone.folder, "unet", self.backbone.dtype)
+            self._unpatched = unet.to(self.backbone.device)
+        return self._unpatched
+
+    def _switch_vae(self, settings: Painting) -> Any:
+        """The small VAE of the hand-over, where there is one and a hand-over; loaded once."""
+        place = settings.switch_vae
+        if place is None or not 0 < settings.local_steps() < settings.num_inference_steps:
+            return None
+        if place not in self._switch_vaes:
+            from diffusers import AutoencoderTiny
+
+            from pipelines.backbones.latent import load_part
+            from pipelines.backbones.places import folder_of, split_revision
+
+            vae = load_part(AutoencoderTiny, folder_of(*split_revision(place)), "", self.backbone.vae.dtype)
+            if vae.config.latent_channels != self.backbone.vae.config.latent_channels:
+                raise UsageError(f"switch_vae: {place} has other latents than the base.", code="E601")
+            self._switch_vaes[place] = vae.to(self.backbone.device)
+        return self._switch_vaes[place]
 
     # reference
 
@@ -240,39 +316,26 @@ class Painter:
             raise UsageError("this adapter paints from a photograph of the subject: name one with --reference.")
         side = settings.resolution or self.backbone.resolution
         picture = on_white(request.reference, side)
-        key = (sha256_hex(picture.tobytes()), prompt, settings.reference)
+        weights = self.adapter.record.digest if self.adapter else ""  # of the features' UNet and of the projection
+        key = (weights, sha256_hex(picture.tobytes()), prompt, settings.reference, settings.tas)
         if key not in self._tokens:
             from pipelines.denoise import to_pixels
 
             latents = self.backbone.encode_image(to_pixels([picture], self.backbone.device)).mode()
             size = self.backbone.size_condition([(side, side)], [(0, 0)], [(side, side)])
             features = reference_features(self.backbone, latents, self._text(prompt, (), settings), size)
-            chosen = discriminative_tokens(features, min(settings.reference.tokens, features.shape[1]))
+            if settings.reference.tokens > features.shape[1]:
+                raise UsageError(
+                    f"reference.tokens: {settings.reference.tokens} of {features.shape[1]} at {side} px.", code="E502"
+                )
+            chosen = discriminative_tokens(features, settings.reference.tokens)
             self._tokens[key] = injection(chosen.float()).to(self.backbone.dtype)
         return self._tokens[key]
 
 
-def on_white(reference: Reference, side: int) -> ImageArray:
-    """The subject cut out on white, padded to a square of that side (METHODS 4.6)."""
-    rows, columns = reference.mask.any(axis=1), reference.mask.any(axis=0)
-    cut = np.where(reference.mask[..., None], reference.image, np.uint8(255))[np.ix_(rows, columns)]
-    longest = max(cut.shape[:2])
-    square = np.full((longest, longest, 3), 255, np.uint8)
-    top, left = (longest - cut.shape[0]) // 2, (longest - cut.shape[1]) // 2
-    square[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
-    return crop.cut(square, (0, 0, longest, longest), (side, side))
-
-
-def _touches_text(adapter: Adapter | None) -> bool:
-    # a LoRA may hold the text encoders too; only then does the text depend on the adapter
-    if adapter is None or adapter.record.kind == "full":
-        return False
-    from safetensors import safe_open
-
-    from pipelines.adapters import LORA_NAME
-
-    with safe_open(adapter.folder / LORA_NAME, framework="pt") as file:
-        return any(name.startswith("text_encoder") for name in file.keys())  # noqa: SIM118 not a mapping
+def _released_layout(settings: Painting) -> bool:
+    # the same positions as in training (METHODS C2)
+    return settings.masks is not None and settings.masks.cross == "released"
 
 
 def load(
@@ -289,8 +352,10 @@ def load(
     With `ref` None it is the base alone. Raises `NotFoundError` E503, `UsageError` E601 and E603.
     """
     adapter = None if ref is None else open_adapter(ref)
-    if base is None:
-        if adapter is None:
-            raise UsageError("name an adapter or a base.")
-        base, revision = adapter.record.base.model, adapter.record.base.revision
-    return Painter(load_backbone(base, revision, dtype, device), adapter, batch_size=batch_size)
+    if base is not None:
+        backbone = load_backbone(base, revision, dtype, device)
+    elif adapter is not None:
+        backbone = load_recorded(adapter.record.base, adapter.folder, dtype, device)
+    else:
+        raise UsageError("name an adapter or a base.")
+    return Painter(backbone, adapter, batch_size=batch_size)

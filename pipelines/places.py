@@ -1,20 +1,73 @@
-"""Scenes and masks as a person names them, checked: arrays, files, boxes and manifest IDs. No model library here."""
+"""Pictures and masks as a person names them, checked: arrays, files, boxes and manifest IDs. No model library here."""
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import NotFoundError, UsageError
-from manifests.pixels import ImageArray, MaskArray, mask_from_box
+from manifests.pixels import ImageArray, MaskArray, box_from_mask, mask_from_box
 from manifests.records import Box
 
-__all__ = ["mask_of", "picture_of", "read_mask", "read_picture", "read_scene"]
+if TYPE_CHECKING:
+    from manifests.corpus import Corpus
+    from manifests.records import Sample
+
+__all__ = [
+    "Corpora", "Reference", "mask_of", "on_white", "picture_of", "read_mask", "read_picture", "read_reference",
+    "read_scene",
+]  # fmt: skip
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A photograph of the subject: uint8 HxWx3 and its mask, bool HxW."""
+
+    image: ImageArray
+    mask: MaskArray
+
+
+class Corpora:
+    """Corpora that are opened once and closed together."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Corpus] = {}
+
+    def sample(self, text: str) -> tuple[Corpus, Sample]:
+        """The one sample that `CORPUS#ID` names. Raises `NotFoundError` E503 and `UsageError` E501."""
+        from manifests.corpus import open_corpus
+        from manifests.ids import is_sample_id
+        from manifests.refs import parse_reference
+
+        reference = parse_reference(text)
+        if not reference.ids:
+            raise NotFoundError(f"no picture {text!r}; a file or CORPUS#scenes/bg-... was expected.")
+        if len(reference.ids) != 1 or not is_sample_id(reference.ids[0]):
+            raise UsageError(f"{text} names a subject or several samples; the ID of one picture was expected.")
+        place = str(replace(reference, ids=()))
+        if place not in self._open:
+            self._open[place] = open_corpus(replace(reference, ids=()))
+        corpus = self._open[place]
+        return corpus, corpus.record(reference.ids[0])
+
+    def close(self) -> None:
+        """Close them all."""
+        for corpus in self._open.values():
+            corpus.close()
+        self._open.clear()
+
+    def __enter__(self) -> Corpora:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def picture_of(scene: Any) -> ImageArray:
@@ -56,21 +109,35 @@ def checked_box(box: Any, height: int, width: int) -> Box:
     return x0, y0, x1, y1
 
 
-def read_scene(text: str) -> tuple[ImageArray, Box | None]:
+def read_scene(text: str, corpora: Corpora | None = None) -> tuple[ImageArray, Box | None]:
     """A picture file, or `CORPUS#scenes/bg-...`: pixels and, from a corpus, the scene's box. Raises E503, E110."""
     if Path(text).is_file():
         return read_picture(Path(text)), None
-    from manifests.corpus import open_corpus
-    from manifests.refs import parse_reference
-
-    reference = parse_reference(text)
-    if not reference.ids:
-        raise NotFoundError(f"no picture {text!r}; a file or CORPUS#scenes/bg-... was expected.")
-    with open_corpus(reference) as corpus:
-        if len(corpus.ids) != 1:
-            raise UsageError(f"{text} names {len(corpus.ids)} samples; one scene was expected.")
-        sample = corpus[corpus.ids[0]]
+    with _those_or_new(corpora) as opened:
+        corpus, sample = opened.sample(text)
         return corpus.image(sample), sample.box_xyxy
+
+
+def read_reference(text: str, corpora: Corpora | None = None) -> Reference:
+    """The photograph at `CORPUS#subject/src-...` with its mask. Raises E503 and E501."""
+    with _those_or_new(corpora) as opened:
+        corpus, sample = opened.sample(text)
+        return Reference(corpus.image(sample), corpus.mask(sample))
+
+
+def _those_or_new(corpora: Corpora | None) -> contextlib.AbstractContextManager[Corpora]:
+    return contextlib.nullcontext(corpora) if corpora is not None else Corpora()
+
+
+def on_white(reference: Reference, side: int) -> ImageArray:
+    """The subject cut out on white, padded to a square and resized (Lanczos) to that side (METHODS 4.6)."""
+    x0, y0, x1, y1 = box_from_mask(reference.mask)
+    cut = np.where(reference.mask[..., None], reference.image, np.uint8(255))[y0:y1, x0:x1]
+    longest = max(cut.shape[:2])
+    square = np.full((longest, longest, 3), 255, np.uint8)
+    top, left = (longest - cut.shape[0]) // 2, (longest - cut.shape[1]) // 2
+    square[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
+    return np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def read_picture(path: Path) -> ImageArray:

@@ -5,17 +5,20 @@ region only (cross-attention) or on whether query and key share a region (self-a
 
     cross: r * sdpa(q, k, v)            self: r * sdpa(q, k, v * r) + (1 - r) * sdpa(q, k, v * (1 - r))
 
-with r [B,1,N,1] in {0,1}, 1 inside the region. `pre_softmax` masks before the softmax instead, by two small attentions
-over the gathered regions. The regions travel through `cross_attention_kwargs`, not on the processors, so that gradient
-checkpointing, compilation and LoRA layers see nothing unusual.
+with r [B,1,N,1] in {0,1}, 1 inside the region. A query needs one of the two terms only, so that the queries of each
+region are gathered and attend once: together the work of one plain attention. `pre_softmax` masks before the softmax
+instead: each region's queries attend over that region's keys alone, which is less. The regions travel through
+`cross_attention_kwargs`, not on the processors, so that gradient checkpointing, compilation and LoRA layers see nothing
+unusual.
 
 B batch, N tokens of a layer (h * w), T text positions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -23,21 +26,23 @@ import torch.nn.functional as F  # noqa: N812 the field's name for it
 from torch import Tensor
 
 from manifests.errors import UsageError
+from pipelines.backbones.layouts import RELEASED_TOKENS
 from pipelines.settings import MaskRules
 
 __all__ = [
     "Level", "MaskRules", "RegionalCross", "RegionalSelf", "Unmasked", "assert_installed", "finish_heads", "install",
-    "masked_layers", "project_heads", "regions_of", "uninstall",
+    "masked", "masked_layers", "project_heads", "regions_of", "uninstall",
 ]  # fmt: skip
 
-# the release reads text positions 1 to 38 as words of the object; the rest gives nothing (METHODS 3.4)
-RELEASED_TOKENS = range(1, 39)
 # decoder layers the paper leaves free, and those the release masks, counted from the end
 PAPER_FREE, RELEASED_MASKED = 6, 5
 
 
 class Level(NamedTuple):
-    """The region at one attention resolution: weight [B,1,N,1] of 0 and 1; token numbers for `pre_softmax`, per row."""
+    """The region at one attention resolution: weight [B,1,N,1] of 0 and 1; token numbers in and out of it, per row.
+
+    Rows that are all alike have one entry for the batch.
+    """
 
     weight: Tensor
     inside: tuple[Tensor, ...]
@@ -65,13 +70,10 @@ def regions_of(
         else:
             small = F.interpolate(binary, size=(height, width), mode="nearest")
         weight = small.reshape(len(mask), 1, height * width, 1)
-        inside: tuple[Tensor, ...] = ()
-        outside: tuple[Tensor, ...] = ()
-        if rules.kind == "pre_softmax":
-            rows = weight.reshape(len(mask), -1)
-            rows = rows[:1] if bool((rows == rows[:1]).all()) else rows  # alike: one gather for the batch
-            inside = tuple(torch.nonzero(row).flatten() for row in rows)
-            outside = tuple(torch.nonzero(1 - row).flatten() for row in rows)
+        rows = weight.reshape(len(mask), -1)
+        rows = rows[:1] if bool((rows == rows[:1]).all()) else rows  # alike: one gather for the batch
+        inside = tuple(torch.nonzero(row).flatten() for row in rows)
+        outside = tuple(torch.nonzero(1 - row).flatten() for row in rows)
         result[height * width] = Level(weight, inside, outside)
         height, width = (height + 1) // 2, (width + 1) // 2
     return result
@@ -123,29 +125,23 @@ class RegionalSelf(Unmasked):
         self.kind = kind
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, regions: dict[int, Level] | None) -> Tensor:
-        """The two identities of this module's first lines."""
+        """What this module's first lines say, each region's queries by themselves."""
         level = _level(query, regions)
-        if self.kind == "pre_softmax":
-            return _split(query, key, value, level)
-        inside = level.weight.to(query.dtype)
-        outside = 1 - inside
-        return inside * F.scaled_dot_product_attention(
-            query, key, value * inside
-        ) + outside * F.scaled_dot_product_attention(query, key, value * outside)
-
-
-def _split(query: Tensor, key: Tensor, value: Tensor, level: Level) -> Tensor:
-    if not level.inside:
-        raise ValueError("the regions were made without token numbers: pass the rules to regions_of")
-    output = torch.empty_like(query)
-    alike = len(level.inside) == 1
-    for row, parts in enumerate(zip(level.inside, level.outside, strict=True)):
-        rows = slice(None) if alike else slice(row, row + 1)
-        for tokens in parts:
-            if len(tokens):
-                own_query, own_key, own_value = (x[rows].index_select(2, tokens) for x in (query, key, value))
-                output[rows, :, tokens] = F.scaled_dot_product_attention(own_query, own_key, own_value)
-    return output
+        output = torch.empty_like(query)
+        alike = len(level.inside) == 1
+        for row, parts in enumerate(zip(level.inside, level.outside, strict=True)):
+            rows = slice(None) if alike else slice(row, row + 1)
+            inside = level.weight[rows].to(value.dtype)
+            for tokens, own in zip(parts, (inside, 1 - inside), strict=True):
+                if len(tokens) == 0:
+                    continue
+                if self.kind == "pre_softmax":
+                    seen = key[rows].index_select(2, tokens), value[rows].index_select(2, tokens)
+                else:
+                    seen = key[rows], value[rows] * own
+                asked = query[rows].index_select(2, tokens)
+                output[rows, :, tokens] = F.scaled_dot_product_attention(asked, *seen)
+        return output
 
 
 def _level(query: Tensor, regions: dict[int, Level] | None) -> Level:
@@ -212,6 +208,20 @@ def uninstall(unet: Any) -> None:
 
     stock: Any = AttnProcessor2_0
     unet.set_attn_processor({name: stock() for name in unet.attn_processors})
+
+
+@contextlib.contextmanager
+def masked(unet: Any, rules: MaskRules | None) -> Iterator[None]:
+    """The rules' processors on the UNet, seen to be there, and off again; without rules nothing is touched."""
+    if rules is None:
+        yield
+        return
+    install(unet, rules)
+    try:
+        assert_installed(unet, rules)
+        yield
+    finally:
+        uninstall(unet)
 
 
 def assert_installed(unet: Any, rules: MaskRules) -> None:

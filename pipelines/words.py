@@ -6,9 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 
 from manifests.errors import UsageError
-from pipelines.records import Word
+from pipelines.records import AdapterRecord, Word
 
-__all__ = ["edited_prompt", "mentions", "removed_words", "word_pattern", "words_of_edit"]
+__all__ = [
+    "edited_prompt",
+    "mentions",
+    "prompt_as_read",
+    "removed_words",
+    "word_pattern",
+    "words_of_edit",
+    "words_to_remove",
+]
 
 
 def removed_words(words: Sequence[str], prompt: str) -> tuple[str, ...]:
@@ -59,3 +67,21 @@ def words_of_edit(source_words: Sequence[Word], edit: Mapping[str, str], subject
             raise UsageError(f"{subject} has no words for {category!r}; it has words for: {known}.", code="E604")
         words += own
     return tuple(words)
+
+
+def prompt_as_read(prompt: str, edit: Mapping[str, str], record: AdapterRecord | None) -> str:
+    """The prompt a text encoder is given: placeholders filled in, an edit's words in place. Raises E501."""
+    noun, identifier = (record.class_noun, record.identifier) if record else ("", "")
+    prompt = prompt.replace("{class_noun}", noun)
+    if record is None:
+        prompt = " ".join(prompt.replace("{identifier}", "").split())
+    return edited_prompt(prompt, edit, identifier=identifier, class_noun=noun)
+
+
+def words_to_remove(
+    prompt: str, edit: Mapping[str, str], remove: Sequence[str] | None, record: AdapterRecord | None
+) -> tuple[str, ...]:
+    """What TAS takes out of a prompt as read: the words named, else the subject's own of the edit. Raises E604."""
+    if remove is None:
+        remove = words_of_edit(record.source_words, edit, record.subject) if edit and record is not None else ()
+    return removed_words(remove, prompt)

@@ -66,6 +66,7 @@ class Bank:
             "view_seed": recipe.settings.view_seed,
         }
         self._text_key = {"base": base, "computed": computed, "dtype": str(dtype), "layout": recipe.text_layout()}
+        self._extras_key = recipe.extras_key
         self._counts = {"src": recipe.settings.variants, "reg": recipe.settings.regular_variants}
 
     # names
@@ -74,7 +75,7 @@ class Bank:
         """Where the views of a picture lie."""
         sample = item.sample
         key = {**self._view_key, "id": sample.id, "image": sample.image.sha256, "mask": sample.mask.sha256}
-        digest = digest_of({**key, "variants": self._counts[sample.role]})
+        digest = digest_of({**key, "variants": self._counts[sample.role], "extras": self._extras_key(item)})
         return self.folder / "views" / f"{digest[:32]}.safetensors"
 
     def text_path(self, prompt: str) -> Path:
@@ -93,7 +94,6 @@ class Bank:
     ) -> dict[str, Fault]:
         """Compute what is missing. Returns why pictures cannot be trained on, by sample ID: their object vanishes."""
         items = {item.sample.id: item for subject in subjects for item in subject.items}
-        prompts = sorted({prompt for subject in subjects for prompt in recipe.prompts(subject)})
         faults: dict[str, Fault] = {}
         missing = [item for item in items.values() if not _is_whole(self.view_path(item))]
         for number, item in enumerate(missing):
@@ -104,9 +104,9 @@ class Bank:
             else:
                 _write(self.view_path(item), entry)
         on_progress("views", len(missing), len(missing))
-        for prompt in prompts:
+        for prompt in self._prompts(subjects, recipe):
             if not _is_whole(self.text_path(prompt)):
-                states = recipe.text(backbone, prompt)
+                states = recipe.text(backbone, [prompt])
                 parts = {"tokens": states.tokens} | ({} if states.pooled is None else {"pooled": states.pooled})
                 _write(self.text_path(prompt), {name: part.to(self.dtype).cpu() for name, part in parts.items()})
         return faults
@@ -184,7 +184,17 @@ class Bank:
         width = torch.empty((), dtype=self.dtype).element_size()
         items = {item.sample.id: item for subject in subjects for item in subject.items}
         views = sum(self._counts[item.sample.role] for item in items.values())
-        return views * cells * (8 * width * (2 if backbone.channels == 9 else 1) + 1)
+        texts = 0
+        if prompts := self._prompts(subjects, recipe):
+            states = recipe.text(backbone, [""])
+            texts = len(prompts) * (states.tokens.numel() + (0 if states.pooled is None else states.pooled.numel()))
+        return views * cells * (8 * width * (2 if backbone.channels == 9 else 1) + 1) + texts * width
+
+    @staticmethod
+    def _prompts(subjects: Sequence[SubjectData], recipe: Recipe) -> list[str]:
+        if recipe.settings.train_token:
+            return []  # their states change with every step
+        return sorted({prompt for subject in subjects for prompt in recipe.prompts(subject)})
 
 
 def moments_of(backbone: Backbone, pixels: Tensor, name: str) -> Tensors:

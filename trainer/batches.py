@@ -6,7 +6,7 @@ Dimension key: S subjects, B items (subject-major, S * items of a subject), h w 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,12 +19,12 @@ from trainer.keyed import generator
 from trainer.recipe import Draw, Recipe, Step
 
 if TYPE_CHECKING:
-    from pipelines.backbones import Backbone
+    from pipelines.backbones import Backbone, TextStates
 
 __all__ = ["Batches", "step_of"]
 
 
-class Batches(Dataset[dict[str, Tensor]]):
+class Batches(Dataset[dict[str, Any]]):
     """Micro-steps by number. Process `rank` of `world` sees its own draws; two runs with one seed see the same."""
 
     def __init__(
@@ -39,14 +39,16 @@ class Batches(Dataset[dict[str, Tensor]]):
         first = (micro_step * self.world + self.rank) * size
         return [draw for number in range(first, first + size) for draw in self.recipe.draw(subject, number)]
 
-    def __getitem__(self, micro_step: int) -> dict[str, Tensor]:
-        """The tensors of `Step`, on the CPU, float32."""
-        rows = [
-            self._row(draw, micro_step, place)
-            for subject in self.subjects
-            for place, draw in enumerate(self.draws(micro_step, subject))
+    def __getitem__(self, micro_step: int) -> dict[str, Any]:
+        """The tensors of `Step`, on the CPU, float32; with a trained token the prompts in place of their states."""
+        drawn = [
+            (place, draw) for subject in self.subjects for place, draw in enumerate(self.draws(micro_step, subject))
         ]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        rows = [self._row(draw, micro_step, place) for place, draw in drawn]
+        batch: dict[str, Any] = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        if self.recipe.settings.train_token:
+            batch["prompts"] = [draw.prompt for _, draw in drawn]
+        return batch
 
     def _row(self, draw: Draw, micro_step: int, place: int) -> dict[str, Tensor]:
         # keyed by the place among the subject's own items, so that company does not change what a subject sees
@@ -65,15 +67,22 @@ class Batches(Dataset[dict[str, Tensor]]):
         row["timesteps"] = torch.randint(self.timesteps, (), generator=key)
         row["share"] = torch.tensor(draw.share / settings.train_batch_size)
         row["whole"] = torch.tensor(draw.whole)
-        return row | self.bank.text(draw.prompt)
+        return row if settings.train_token else row | self.bank.text(draw.prompt)
 
 
-def step_of(batch: dict[str, Tensor], backbone: Backbone) -> Step:
-    """A batch on the base's device, as what a recipe's loss takes."""
+def step_of(
+    batch: dict[str, Any], backbone: Backbone, encode: Callable[[Sequence[str]], TextStates] | None = None
+) -> Step:
+    """A batch on the base's device, as what a recipe's loss takes; `encode` makes the states of its prompts."""
     from pipelines.backbones import TextStates
 
+    prompts = batch.pop("prompts", None)
     on_device = {name: tensor.to(backbone.device, non_blocking=True) for name, tensor in batch.items()}
-    text = TextStates(on_device.pop("tokens"), on_device.pop("pooled", None))
+    if prompts is None:
+        text = TextStates(on_device.pop("tokens"), on_device.pop("pooled", None))
+    else:
+        assert encode is not None
+        text = encode(prompts)
     size: Any = on_device.pop("size")
     condition = backbone.size_condition(size[:, :2], size[:, 2:4], size[:, 4:])
     own = {field.name for field in dataclasses.fields(Step)}

@@ -46,9 +46,9 @@ dataforge inpaint {_place(record)} --scene SCENE.jpg --box X0,Y0,X1,Y1 --prompt 
 
 ## Made from
 
-- base `{_text(_public(record.base.model))}`{f" at `{record.base.revision}`" if record.base.revision else ""},
+- base `{_text(record.base.model)}`{f" at `{record.base.revision}`" if record.base.revision else ""},
   {record.base.family}, {record.base.channels} channels, sha256 `{record.base.digest[:16]}`
-- corpus `{_text(_public(record.corpus))}`, digest `{record.corpus_digest[:16]}`
+- corpus `{_text(record.corpus)}`, digest `{record.corpus_digest[:16]}`
 {chr(10).join(credits)}
 
 ## Training
@@ -85,14 +85,6 @@ def _on_hub(place: str) -> bool:
     return HUB_NAME.fullmatch(place) is not None and not Path(place).exists()
 
 
-def _public(place: str) -> str:
-    """A place as others may read it: of a local folder its name only."""
-    from pathlib import Path
-
-    reference = parse_reference(place)
-    return place if reference.is_remote else Path(reference.place).name
-
-
 def _place(record: AdapterRecord) -> str:
     return record.subject
 
@@ -107,7 +99,12 @@ def _kind(record: AdapterRecord) -> str:
 
 def _loading(record: AdapterRecord) -> str:
     if record.kind == "lora":
-        return "`pytorch_lora_weights.safetensors` loads with diffusers' `load_lora_weights`, its alpha included."
+        loaded = "`pytorch_lora_weights.safetensors` loads with diffusers' `load_lora_weights`, its alpha included."
+        if record.settings.get("train_token"):
+            loaded += (
+                f"\n`learned_embeds.safetensors` holds the word `{record.identifier}` for `load_textual_inversion`."
+            )
+        return loaded
     return "`unet/` loads with `UNet2DConditionModel.from_pretrained`."
 
 

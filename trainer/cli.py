@@ -48,6 +48,7 @@ def train(
     from manifests.console import progress
     from trainer.planning import plan
     from trainer.recipes import load_recipe
+    from trainer.training import speaks_for_all
     from trainer.training import train as run
 
     chosen = load_recipe(recipe, sets or ())
@@ -56,7 +57,8 @@ def train(
         return
     with progress() as bar:
         result = run(corpus, recipe=chosen, base=base, output=output, references=references, bank=bank, on_progress=bar)
-    _show(result, as_json)
+    if speaks_for_all():
+        _show(result, as_json)
     raise typer.Exit(3 if result.left_out else 0)
 
 

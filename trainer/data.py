@@ -2,7 +2,7 @@
 
 A subject's photographs train under its instance prompt. Regular pictures made from the subject's own pixels train under
 the identifier too, unless told otherwise: they show this very thing. Pictures a text-to-image model made show the class
-and train under the prompt they were made for.
+and train under the prompt they were made for. Which of these a recipe shows, and how often, is the recipe's.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def select(
         kept = {sample.id for sample in photographs}
         regular = [records[name] for name in subject.regular_ids]
         regular = [r for r in regular if not r.own_pixels or _photographs_behind(r, subject) <= kept]
-        shown_as_own = settings.own_pixels_prompt == "identifier"
+        shown_as_own = settings.own_pixels_prompt == "identifier"  # else with its class, as any regular picture
         found.append(
             SubjectData(
                 subject,
                 tuple(Item(s, _instance_prompts(s, subject, settings)) for s in photographs),
                 tuple(
-                    Item(s, (with_identifier(s.prompt, s.class_noun, settings.identifier),))
+                    Item(s, (with_identifier(s.prompt, s.class_noun, settings.word),))
                     for s in regular
                     if s.own_pixels and shown_as_own
                 ),
@@ -118,14 +118,14 @@ def _photographs_behind(sample: Sample, subject: Subject) -> set[str]:
 
 
 def _instance_prompts(sample: Sample, subject: Subject, settings: Settings) -> tuple[str, ...]:
-    plain = (sample.prompt or subject.instance_prompt).replace("{identifier}", settings.identifier)
+    plain = (sample.prompt or subject.instance_prompt).replace("{identifier}", settings.word)
     seen = [(a.score, a.word) for a in sample.attributes if a.category == "colour" and a.origin == "source"]
     words = seen or [(a.score, a.word) for a in subject.attributes if a.category == "colour" and a.origin == "source"]
-    if not (settings.name_source_colour and words):
+    if not (settings.name_source_words and words):
         return (plain,)
     colour = max(words)[1]
     # before the identifier, where a regular picture's prompt has its colour: "a photo of red sks mug"
-    return plain, re.sub(rf"(?<!\w){re.escape(settings.identifier)}(?!\w)", rf"{colour} \g<0>", plain, count=1)
+    return plain, re.sub(rf"(?<!\w){re.escape(settings.word)}(?!\w)", rf"{colour} \g<0>", plain, count=1)
 
 
 def with_identifier(prompt: str, class_noun: str, identifier: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.corpus import Corpus, open_corpus
 from manifests.errors import UsageError
-from manifests.fsops import remove_stale_temporaries
+from manifests.fsops import remove_stale_temporaries, write_atomic
 from manifests.ids import digest_of
 from manifests.refs import parse_reference
 from trainer.bank import Bank, Progress
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["JOINT", "WORK", "Job", "Trained"]
 
 WORK = ".work"
+RUN = "run.json"  # in a run's folder: the adapters it trains together, and on which base
 JOINT = "joint"  # the owner of an adapter that several subjects share
 
 
@@ -77,7 +80,8 @@ class Job:
         owners = tuple(dict.fromkeys(name.partition("/")[0] for name in reference.ids))
         opened = open_corpus(dataclasses.replace(reference, ids=owners))  # photographs bring their regular pictures
         try:
-            subjects, left_out = select(opened, chosen.settings, asked=reference.ids, references=references)
+            found, left_out = select(opened, chosen.settings, asked=reference.ids, references=references)
+            subjects = [chosen.keeps(subject) for subject in found]
             accelerator = make_accelerator(chosen, output / WORK)
             backbone = load_base(base, chosen, accelerator)
             resolution = check_base(backbone, chosen, str(base))
@@ -86,9 +90,15 @@ class Job:
             opened.close()
             raise
         warnings = list(left_out.values())
+        without: dict[str, list[str]] = {}
+        for subject in subjects:
+            if (what := chosen.goes_without(subject)) is not None:
+                without.setdefault(what, []).append(subject.id)
+        warnings += [f"{', '.join(names)}: trained without {what}." for what, names in without.items()]
         tokens = backbone.tokenizers[0].tokenize(chosen.settings.identifier)
-        if (warning := identifier_warning(tokens, chosen.settings.identifier)) is not None:
-            warnings.append(warning)
+        told = None if chosen.settings.train_token else identifier_warning(tokens, chosen.settings.identifier)
+        if told is not None:
+            warnings.append(told)
         folder = Path(bank) if bank is not None else output / WORK / "bank"
         kept = Bank(folder, chosen, backbone, resolution, bank_dtype(chosen))
         return cls(
@@ -126,16 +136,32 @@ class Job:
         groups = self.groups([name for name in self._owners() if name not in adapters])
         total, done = steps * len(self._owners()), steps * len(adapters)
         on_progress("train", done, total)
+        if main and groups:
+            self._remember()
         for number, group in enumerate(groups):
             if number and self.recipe.settings.method == "full":  # the last group changed the base itself
                 self.backbone = load_base(self.place, self.recipe, self.accelerator)
-            size = 1 if self.recipe.joint else len(group)
+            new = [name for name in self._names(group) if name not in adapters]
             before = done
-            self._train(group, lambda step: on_progress("train", before + step * size, total))  # noqa: B023
-            done = before + steps * size
+            self._train(group, new, lambda step: on_progress("train", before + step * len(new), total))  # noqa: B023
+            done = before + steps * len(new)
             on_progress("train", done, total)
-            adapters |= {name: self.output / name for name in self._names(group)}
+            adapters |= {name: self.output / name for name in new}
         return Trained(dict(sorted(adapters.items())), tuple(self.left_out), tuple(self.warnings))
+
+    def _remember(self) -> None:
+        """Note where base and corpus lie: the adapters themselves hold names only, for they go to other people."""
+        from pipelines import backbones
+
+        base, corpus = self.backbone.base, parse_reference(self.reference)
+        places = {}
+        if backbones.public_name(self.place) != self.place:
+            parts = (part and str(Path(part).resolve()) for part in self.place.split(backbones.FOOOCUS_MARK))
+            places[base.digest] = backbones.FOOOCUS_MARK.join(parts)
+        if not corpus.is_remote:
+            places[self.corpus.digest] = str(Path(corpus.place).resolve())
+        if places:
+            backbones.remember(self.output, places)
 
     def prepare(self, on_progress: Progress) -> None:
         """Fill the bank and leave out what cannot be trained on."""
@@ -165,15 +191,34 @@ class Job:
         self.subjects = usable
 
     def groups(self, owners: Sequence[str]) -> list[list[SubjectData]]:
-        """Subjects that train together: as many at once as the settings say, all with batches of one shape."""
+        """Subjects that train together: as many at once as the settings say, all with batches of one shape.
+
+        A group that was begun stays together until its last adapter is written, whichever of them are there already.
+        """
         if self.recipe.joint:
             return [self.subjects] if owners else []
+        size = self.recipe.settings.subjects_at_once
+        left, groups = set(owners), []
+        by_id = {subject.id: subject for subject in self.subjects}
+        for names in self._begun():
+            if left & set(names) and set(names) <= by_id.keys() and len(names) <= size:
+                groups.append([by_id[name] for name in names])
+                left -= set(names)
         shapes: dict[int, list[SubjectData]] = {}
         for subject in self.subjects:
-            if subject.id in owners:
+            if subject.id in left:
                 shapes.setdefault(len(self.recipe.draw(subject, 0)), []).append(subject)
-        size = self.recipe.settings.subjects_at_once
-        return [alike[start : start + size] for alike in shapes.values() for start in range(0, len(alike), size)]
+        return groups + [
+            alike[start : start + size] for alike in shapes.values() for start in range(0, len(alike), size)
+        ]
+
+    def _begun(self) -> list[list[str]]:
+        """Who trained together in the runs of this output, in the order of their folders' names."""
+        found: list[list[str]] = []
+        for path in sorted((self.output / WORK / "runs").glob(f"*/{RUN}")):
+            with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+                found.append([str(name) for name in json.loads(path.read_bytes())["adapters"]])
+        return found
 
     def _owners(self) -> list[str]:
         return self._names(self.subjects)
@@ -196,7 +241,7 @@ class Job:
         except UsageError:
             return False
 
-    def _train(self, group: Sequence[SubjectData], on_step: Callable[[int], None]) -> None:
+    def _train(self, group: Sequence[SubjectData], new: Sequence[str], on_step: Callable[[int], None]) -> None:
         from trainer.publishing import write_adapter
         from trainer.validation import paint_validation
 
@@ -213,7 +258,8 @@ class Job:
             fit.run()
             if self.accelerator.is_main_process:
                 for index, name in enumerate(fit.trainable.subjects):
-                    write_adapter(self, name, index, fit)
+                    if name in new:
+                        write_adapter(self, name, index, fit)
             self.accelerator.wait_for_everyone()
 
     @contextmanager
@@ -222,6 +268,7 @@ class Job:
         from trainer.batches import Batches
         from trainer.loop import Fit
         from trainer.trainable import make_trainable
+        from trainer.trained_token import TrainedToken
 
         settings, unet, accelerator = self.recipe.settings, self.backbone.unet, self.accelerator
         names = self._names(group)
@@ -229,17 +276,22 @@ class Job:
         timesteps = len(self.backbone.alphas_cumprod)
         batches = Batches(self.bank, self.recipe, seen, timesteps, accelerator.process_index, accelerator.num_processes)
         folder = self.output / WORK / "runs" / f"{names[0]}-{digest_of(names)[:8]}"
+        if accelerator.is_main_process:
+            facts = {"adapters": names, "base": dataclasses.asdict(self.backbone.base)}
+            write_atomic(folder / RUN, json.dumps(facts, indent=1).encode())
         detach = self.recipe.attach(self.backbone)
         trainable = make_trainable(self.backbone, names, settings)
+        token = TrainedToken(self.backbone, names, settings) if settings.train_token else None
         if settings.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         if settings.compile:
             unet.compile()
         try:
-            yield Fit(
-                self.recipe, self.backbone, trainable, batches, accelerator, folder, self.fingerprint(group), on_step
-            )
+            told = self.fingerprint(group)
+            yield Fit(self.recipe, self.backbone, trainable, batches, accelerator, folder, told, on_step, token)
         finally:
+            if token is not None:
+                token.remove()
             trainable.remove()
             detach()
             unet.disable_gradient_checkpointing()

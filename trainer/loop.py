@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,11 @@ from trainer.stacked import clip_per_subject
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from pipelines.backbones import Backbone
+    from pipelines.backbones import Backbone, TextStates
     from trainer.recipe import Recipe
     from trainer.settings import Settings
     from trainer.trainable import Trainable
+    from trainer.trained_token import TrainedToken
 
 __all__ = ["MAX_SKIPPED", "Fit", "lr_factor"]
 
@@ -64,16 +66,23 @@ class Fit:
     folder: Path
     fingerprint: Mapping[str, Any]
     on_step: Callable[[int], None] = lambda step: None
+    token: TrainedToken | None = None
     step: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     in_a_row: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settings = self.recipe.settings
-        self.parameters = {**self.trainable.named(), **_prefixed("recipe", self.recipe.modules)}
+        rows = {} if self.token is None else _prefixed("token", self.token)
+        others = {**self.trainable.named(), **_prefixed("recipe", self.recipe.modules)}
+        self.parameters = {**others, **rows}
+        groups: list[dict[str, Any]] = [{"params": list(others.values()), "lr": settings.learning_rate}]
+        if rows:  # decay would pull a word towards no word at all
+            rate = settings.token_learning_rate or settings.learning_rate
+            groups.append({"params": list(rows.values()), "lr": rate, "weight_decay": 0.0})
+        self._rates = [float(group["lr"]) for group in groups]
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=settings.learning_rate,
+            groups,
             betas=(settings.adam_beta1, settings.adam_beta2),
             weight_decay=settings.adam_weight_decay,
             eps=settings.adam_epsilon,
@@ -119,13 +128,13 @@ class Fit:
 
     # one optimizer step
 
-    def one_step(self, loader: Iterator[dict[str, Tensor]]) -> None:
+    def one_step(self, loader: Iterator[dict[str, Any]]) -> None:
         """Take the micro-steps of one optimizer step from the loader and move the weights."""
         settings = self.recipe.settings
         count = len(self.trainable.subjects)
         losses = torch.zeros(count, device=self.backbone.device)
         for _ in range(settings.gradient_accumulation_steps):
-            step = step_of(next(loader), self.backbone)
+            step = step_of(next(loader), self.backbone, self._encode)
             with self.accelerator.autocast():
                 item_losses = self.recipe.weighted_loss(step)
             subject_losses = (item_losses * step.share).view(count, -1).sum(dim=1)
@@ -144,20 +153,32 @@ class Fit:
         if self.accelerator.scaler is None:  # a gradient scaler overflows now and then, and mends that by itself
             finite &= torch.isfinite(norms.to(losses))
         self._updating = True
-        rate = settings.learning_rate * self._lr(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        factor = self._lr(self.step)
+        for group, whole in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = whole * factor
+        rate = settings.learning_rate * factor
         bad = [index for index, good in enumerate(finite.tolist()) if not good]
         self._update(bad)
         self.step += 1
-        self._updating = False
-        self._log.write(self.step, rate, self.trainable.subjects, loss_values, norm_values, bad)
+        if self.accelerator.is_main_process:
+            self._log.write(self.step, rate, self.trainable.subjects, loss_values, norm_values, bad)
         self.accelerator.log(
             {f"loss/{name}": value for name, value in zip(self.trainable.subjects, loss_values, strict=True)}
             | {"lr": rate},
             step=self.step,
         )
         self._count(bad)
+        self._updating = False  # only now is all of the step in what a checkpoint holds
+
+    def _encode(self, prompts: Sequence[str]) -> TextStates:
+        assert self.token is not None
+        return self.token.states(self.recipe, prompts)
+
+    @contextmanager
+    def alone(self, index: int) -> Iterator[None]:
+        """For the length of the block the base is one subject's: its adapter for every item, its word."""
+        with self.trainable.alone(index), self.token.alone(index) if self.token is not None else nullcontext():
+            yield
 
     def _update(self, bad: Sequence[int]) -> None:
         """Move the weights of every subject but the bad ones."""
@@ -207,7 +228,7 @@ class Fit:
 
     # data, checkpoints
 
-    def loader(self, last_step: int) -> Iterator[dict[str, Tensor]]:
+    def loader(self, last_step: int) -> Iterator[dict[str, Any]]:
         """The micro-steps from the present step to the last one."""
         settings = self.recipe.settings
         accumulated = settings.gradient_accumulation_steps
@@ -235,7 +256,8 @@ class Fit:
         if found is not None:
             resuming.restore(self, found)
             self._saved = self.step
-        self._log.cut(self.step)
+        if self.accelerator.is_main_process:
+            self._log.cut(self.step)
 
 
 def _prefixed(prefix: str, module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

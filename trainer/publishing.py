@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import shutil
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manifests.errors import UsageError
 from manifests.fsops import write_atomic
 from manifests.records import SubjectAttribute
-from pipelines.records import AdapterRecord, Word, adapter_id, write_record
+from manifests.refs import parse_reference
+from pipelines.backbones import public_name
+from pipelines.backbones.textual_inversion import EMBEDS_NAME
+from pipelines.records import AdapterRecord, Word, adapter_id, read_record, write_record
 from trainer.card import model_card
 from trainer.runlog import read_log
+from trainer.stacked import LORA_FILE
 
 if TYPE_CHECKING:
     from trainer.job import Job
     from trainer.loop import Fit
 
-__all__ = ["make_id", "write_adapter"]
+__all__ = ["clear", "make_id", "write_adapter"]
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
+WRITTEN = ("README.md", LORA_FILE, EMBEDS_NAME, "reference.safetensors")
 STRETCHES = 10
 
 
@@ -39,9 +48,11 @@ def make_id(job: Job, owner: str) -> str:
 def write_adapter(job: Job, owner: str, index: int, fit: Fit) -> AdapterRecord:
     """Write one subject's folder; `adapter.json` comes last, so a folder without it is not done."""
     folder = job.output / owner
-    (folder / "adapter.json").unlink(missing_ok=True)
+    clear(folder)
     fit.trainable.write(folder, index, fit.weights())
     job.recipe.write_modules(folder, fit.weights())
+    if fit.token is not None:
+        fit.token.write(folder, index, fit.weights())
     subjects = job.members(owner)
     words = {(w.category, w.word) for subject in subjects for w in _source_words(subject.subject.attributes)}
     nouns = {subject.subject.class_noun for subject in subjects}
@@ -49,13 +60,14 @@ def write_adapter(job: Job, owner: str, index: int, fit: Fit) -> AdapterRecord:
         id=make_id(job, owner),
         subject=owner,
         class_noun=nouns.pop() if len(nouns) == 1 else "",
-        identifier=job.recipe.settings.identifier,
+        identifier=job.recipe.settings.word,
         source_words=tuple(Word(*pair) for pair in sorted(words)),
         kind="full" if job.recipe.settings.method == "full" else "lora",
         recipe=job.recipe.name,
         settings=_settings(job),
-        base=job.backbone.base,
-        corpus=job.reference,
+        # names only: the folder goes to other people (`job` notes where things lie here)
+        base=dataclasses.replace(job.backbone.base, model=public_name(job.backbone.base.model)),
+        corpus=_public_reference(job.reference),
         corpus_digest=job.corpus.digest,
         sample_ids=_samples(job, owner),
         seed=job.recipe.settings.seed,
@@ -67,6 +79,25 @@ def write_adapter(job: Job, owner: str, index: int, fit: Fit) -> AdapterRecord:
     card = model_card(record, [subject.subject for subject in subjects])
     write_atomic(folder / "README.md", card.encode())
     return write_record(folder, record)
+
+
+def clear(folder: Path) -> None:
+    """Take what an earlier training left out of a folder: its record first, then what that and recipes write."""
+    named = []
+    with contextlib.suppress(UsageError):
+        named = [file.path for file in read_record(folder).files]
+    (folder / "adapter.json").unlink(missing_ok=True)
+    for path in {*named, *WRITTEN}:
+        (folder / path).unlink(missing_ok=True)
+    if (folder / "unet").is_dir():
+        shutil.rmtree(folder / "unet")
+
+
+def _public_reference(text: str) -> str:
+    reference = parse_reference(text)
+    if reference.is_remote:
+        return text
+    return str(dataclasses.replace(reference, place=Path(reference.place).resolve().name))
 
 
 def _settings(job: Job) -> dict[str, Any]:

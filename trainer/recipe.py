@@ -4,6 +4,7 @@
         settings: MySettings
         def view(self, image, mask, resolution, rng) -> View           how a picture is looked at
         def mask(self, view, rng) -> MaskArray                         where to paint in it
+        def keeps(self, subject) -> SubjectData                        which of its pictures are used at all
         def draw(self, subject, number) -> list[Draw]                  what the number-th draw of a subject shows
         def loss(self, step) -> Tensor [B]                             one number per item
 
@@ -12,6 +13,7 @@ Dimension key of tensors: B items, h w latent cells, T text positions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,9 +130,21 @@ class Recipe:
         """More of a picture that is computed once; `<name>_mean` and `<name>_std` are drawn from at each step."""
         return {}
 
+    def extras_key(self, item: Item) -> object:
+        """What of an item, beside its pixels, `extras` depends on: part of the key too."""
+        return None
+
+    def keeps(self, subject: SubjectData) -> SubjectData:
+        """The pictures of a subject that this recipe shows; by default its photographs alone."""
+        return dataclasses.replace(subject, own=(), regular=())
+
+    def goes_without(self, subject: SubjectData) -> str | None:
+        """What of the method falls away for want of pictures, if anything: the run goes on, and says so."""
+        return None
+
     def draw(self, subject: SubjectData, number: int) -> list[Draw]:
-        """What the number-th draw of a subject shows: by default its photographs and own regular pictures in turn."""
-        return [self.one_of(subject, subject.photographs + subject.own, number)]
+        """What the number-th draw of a subject shows: by default its photographs in turn."""
+        return [self.one_of(subject, subject.photographs, number)]
 
     def one_of(self, subject: SubjectData, items: Sequence[Item], number: int, share: float = 1.0) -> Draw:
         """The item whose turn it is, in a keyed choice of its variants and prompts."""
@@ -138,7 +152,7 @@ class Recipe:
         item = items_in_turn(items, subject.id, number, seed, "order")
         key = (seed, "draw", number, subject.id, item.sample.id)
         prompt = item.prompts[0]
-        if len(item.prompts) > 1 and uniform(*key, "colour") < self.settings.name_source_colour:
+        if len(item.prompts) > 1 and uniform(*key, "colour") < self.settings.name_source_words:
             prompt = item.prompts[1]
         return Draw(item, int(uniform(*key, "variant") * self.variants_of(item)), prompt, share)
 
@@ -150,9 +164,9 @@ class Recipe:
         """Every prompt `draw` can use."""
         return [prompt for item in subject.items for prompt in item.prompts]
 
-    def text(self, backbone: Backbone, prompt: str) -> TextStates:
-        """States [1,T,D] of a prompt; a recipe with a token layout of its own changes this and `text_layout`."""
-        return backbone.encode_text([prompt])
+    def text(self, backbone: Backbone, prompts: Sequence[str]) -> TextStates:
+        """States [B,T,D] of prompts; a recipe with a token layout of its own changes this and `text_layout`."""
+        return backbone.encode_text(prompts)
 
     def text_layout(self) -> str:
         """Names what `text` does to a prompt; part of the bank's key."""

@@ -28,11 +28,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # what is trained
+    # what is trained; targets are linear layers and convolutions by the end of their names
     method: Literal["lora", "dora", "full"] = "lora"
     rank: Count = 4
     alpha: Annotated[float, Field(gt=0)] | None = None
     lora_targets: tuple[str, ...] = ("to_k", "to_q", "to_v", "to_out.0")
+    # the identifier as a word of its own, `<sks>`, whose embedding row is trained along and starts at the identifier's
+    train_token: bool = False
+    token_learning_rate: Annotated[float, Field(gt=0)] | None = None
     subjects_at_once: Count = 1
 
     # what it is trained on
@@ -42,7 +45,8 @@ class Settings(BaseModel):
     regular_variants: Count = 3
     view_seed: int = 0
     own_pixels_prompt: Literal["identifier", "class"] = "identifier"
-    name_source_colour: Share = 0.0
+    # share of the draws of a photograph whose prompt names the subject's own colour
+    name_source_words: Share = 0.0
 
     # how
     max_train_steps: Count = 1000
@@ -73,6 +77,11 @@ class Settings(BaseModel):
     validation_steps: Count | None = None
     validation_prompts: tuple[str, ...] = ()
     validation_inference: Count = 20
+
+    @property
+    def word(self) -> str:
+        """What stands for the subject in a prompt."""
+        return f"<{self.identifier}>" if self.train_token else self.identifier
 
     @property
     def lora_alpha(self) -> float:

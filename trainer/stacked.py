@@ -1,8 +1,9 @@
 """LoRA for several subjects at once over one frozen UNet: the subjects' matrices are stacked and applied by `bmm`.
 
-Dimension key: S subjects, R rank, I O features of a layer. A batch is subject-major: its first B/S items belong to the
-first subject. Nothing is shared between the slices, so S subjects trained together are S subjects trained apart; one
-subject is the case S = 1. Files are peft's layout, which `load_lora_weights` of diffusers reads.
+Dimension key: S subjects, R rank, I O features or channels of a layer, k k its kernel. A batch is subject-major: its
+first B/S items belong to the first subject. Nothing is shared between the slices, so S subjects trained together are S
+subjects trained apart; one subject is the case S = 1. Files are peft's layout, which `load_lora_weights` of diffusers
+reads.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ __all__ = ["LORA_FILE", "StackedLora", "clip_per_subject", "lora_targets", "writ
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def lora_targets(unet: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
-    """Linear layers whose name is, or ends in a dot and, one of `targets`, by name.
+def lora_targets(unet: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Linear layers and convolutions whose name is, or ends in a dot and, one of `targets`, by name.
 
-    Raises `UsageError` E502 for a target that no layer has, and for one that is not linear.
+    Raises `UsageError` E502 for a target that no layer has, and for one that is neither.
     """
-    found: dict[str, nn.Linear] = {}
+    found: dict[str, nn.Linear | nn.Conv2d] = {}
     for target in targets:
         matches = {name: layer for name, layer in unet.named_modules() if f".{name}".endswith(f".{target}")}
         if not matches:
             raise UsageError(f"lora_targets: the UNet has no layer {target!r}.", code="E502")
         for name, layer in matches.items():
-            if not isinstance(layer, nn.Linear):
-                raise UsageError(f"lora_targets: {name} is {type(layer).__name__}, not a linear layer.", code="E502")
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
+                kind = type(layer).__name__
+                raise UsageError(f"lora_targets: {name} is {kind}, no linear layer or convolution.", code="E502")
             found[name] = layer
     return found
 
@@ -46,8 +48,9 @@ def lora_targets(unet: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear
 class StackedLora(nn.Module):
     """Down [S,I,R] and up [S,R,O] of every target layer, added to that layer's output by a forward hook.
 
-    The down matrices start as N(0, 1/R^2) keyed by (seed, subject, layer), the up matrices at zero: the same start for
-    a subject whatever company it trains in, and an output that is bit-equal to the base's (METHODS 2.10-16).
+    Of a convolution, down [S,R,I,k,k] has its kernel, stride and padding, and up [S,O,R,1,1] a kernel of one. The down
+    matrices start as N(0, 1/R^2) keyed by (seed, subject, layer), the up matrices at zero: the same start for a subject
+    whatever company it trains in, and an output that is bit-equal to the base's (METHODS 2.10-16).
     """
 
     def __init__(
@@ -67,14 +70,32 @@ class StackedLora(nn.Module):
         self.only: int | None = None
         self.down, self.up = nn.ParameterList(), nn.ParameterList()
         for name, layer in layers.items():
-            started = [
-                torch.randn(layer.in_features, rank, generator=generator(seed, subject, name)) / rank
-                for subject in subjects
-            ]
+            down, up = _shapes(layer, rank)
+            started = [torch.randn(down, generator=generator(seed, subject, name)) / rank for subject in subjects]
             device = layer.weight.device
             self.down.append(nn.Parameter(torch.stack(started).to(device)))
-            self.up.append(nn.Parameter(torch.zeros(len(subjects), rank, layer.out_features, device=device)))
-        self._hooks = [layer.register_forward_hook(self._hook(index)) for index, layer in enumerate(layers.values())]
+            self.up.append(nn.Parameter(torch.zeros(len(subjects), *up, device=device)))
+        self._hooks = [
+            layer.register_forward_hook(self._hook(index) if isinstance(layer, nn.Linear) else self._conv_hook(index))
+            for index, layer in enumerate(layers.values())
+        ]
+
+    def _conv_hook(self, index: int) -> Any:
+        count, scale = len(self.subjects), self.alpha / self.rank
+        down, up = self.down[index], self.up[index]
+
+        def add(layer: nn.Conv2d, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            kept: dict[str, Any] = {
+                "stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation
+            }  # fmt: skip
+            rows = range(count) if self.only is None else [self.only]
+            added = [
+                nn.functional.conv2d(nn.functional.conv2d(part, down[row], **kept), up[row]) * scale
+                for row, part in zip(rows, arguments[0].to(down.dtype).chunk(len(rows)), strict=True)
+            ]
+            return output + torch.cat(added).to(output.dtype)
+
+        return add
 
     def _hook(self, index: int) -> Any:
         count, scale = len(self.subjects), self.alpha / self.rank
@@ -108,15 +129,24 @@ class StackedLora(nn.Module):
             hook.remove()
 
     def layer_weights(self, index: int, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One subject's weights in peft's layout: `<layer>.lora_A.weight` [R,I] and `<layer>.lora_B.weight` [O,R].
+        """One subject's weights in peft's layout: `<layer>.lora_A.weight` [R,I] and `<layer>.lora_B.weight` [O,R], of
+        convolutions as they are.
 
         `values` are this module's parameters by name, or averages of them.
         """
         weights = {}
         for number, layer in enumerate(self.layers):
-            weights[f"{layer}.lora_A.weight"] = values[f"down.{number}"][index].detach().T.contiguous().cpu()
-            weights[f"{layer}.lora_B.weight"] = values[f"up.{number}"][index].detach().T.contiguous().cpu()
+            for name, part in (("lora_A", "down"), ("lora_B", "up")):
+                value = values[f"{part}.{number}"][index].detach()
+                weights[f"{layer}.{name}.weight"] = (value.T if value.dim() == 2 else value).contiguous().cpu()
         return weights
+
+
+def _shapes(layer: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of one subject's down and up."""
+    if isinstance(layer, nn.Linear):
+        return (layer.in_features, rank), (rank, layer.out_features)
+    return (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
 
 
 def clip_per_subject(parameters: Sequence[nn.Parameter], subjects: int, max_norm: float | None) -> Tensor:

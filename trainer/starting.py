@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +25,31 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     settings = recipe.settings
     # it is one object per process and refuses another precision; an earlier run of this process has ended
     AcceleratorState._reset_state()
+    _check_trackers(settings.trackers)
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
         log_with=list(settings.trackers) or None,
         project_dir=folder / "trackers" if settings.trackers else None,
     )
+    if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UsageError("mixed_precision: fp16 needs a GPU; on a CPU set bf16 or no.", code="E502")
     if settings.trackers:
         plain = {key: value for key, value in settings.model_dump().items() if isinstance(value, int | float | str)}
         accelerator.init_trackers("dataforge", config=plain)
     return accelerator
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Accelerate leaves a tracker out, without a word, whose package is not there."""
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    there = [str(tracker) for tracker in get_available_trackers()]
+    for name in names:
+        if name not in LoggerType.list():
+            raise UsageError(f"trackers: no tracker {name!r}; there are {', '.join(LoggerType.list())}.", code="E502")
+        if name not in (*there, "all"):
+            raise UsageError(f"trackers: {name} is not installed: `pip install {name}`.", code="E502")
 
 
 def load_base(place: str | Path, recipe: Recipe, accelerator: Accelerator) -> Backbone:
@@ -55,7 +72,7 @@ def bank_dtype(recipe: Recipe) -> Any:
 
 
 def check_base(backbone: Backbone, recipe: Recipe, place: str) -> int:
-    """The resolution to train at. Raises `UsageError` E601 for the wrong channels, E502 for what does not fit it."""
+    """The resolution to train at. Raises `UsageError` E601 for the wrong channels, E502 for other settings."""
     if backbone.channels not in recipe.channels:
         wanted = " or ".join(map(str, recipe.channels))
         raise UsageError(
@@ -67,6 +84,8 @@ def check_base(backbone: Backbone, recipe: Recipe, place: str) -> int:
         raise UsageError(
             f"resolution: {resolution} is no multiple of {backbone.pixel_multiple}, which this base needs.", code="E502"
         )
+    if (settings.validation_steps is None) != (not settings.validation_prompts):
+        raise UsageError("validation_steps and validation_prompts go together; one of them is missing.", code="E502")
     if settings.method != "lora" and settings.subjects_at_once > 1:
         raise UsageError(
             f"subjects_at_once: {settings.subjects_at_once} subjects together train as LoRA, not {settings.method}.",

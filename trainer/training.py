@@ -20,7 +20,12 @@ from trainer.job import WORK, Job, Trained
 if TYPE_CHECKING:
     from trainer.recipe import Recipe
 
-__all__ = ["Trained", "train"]
+__all__ = ["Trained", "speaks_for_all", "train"]
+
+
+def speaks_for_all() -> bool:
+    """Whether this is the one process, of several under `accelerate launch`, that holds the lock and prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def train(
@@ -42,10 +47,8 @@ def train(
     `IntegrityError` (E613, E615), `EnvironmentFault` (E510, E616), `OutputLocked`.
     """
     output = Path(output)
-    # of several processes under `accelerate launch` one holds the lock for all
-    alone = os.environ.get("RANK", "0") == "0"
     with (
-        output_lock(output / WORK / "lock") if alone else contextlib.nullcontext(),
+        output_lock(output / WORK / "lock") if speaks_for_all() else contextlib.nullcontext(),
         Job.open(corpus, recipe, base, output, references, settings, bank) as job,
     ):
         return job.run(on_progress)

@@ -36,16 +36,16 @@ def paint_validation(corpus: Corpus, group: Sequence[SubjectData], fit: Fit, res
     painting = {**recipe.inference(), "resolution": resolution, "num_inference_steps": settings.validation_inference}
     preset = painting.pop("preset")
     processors = dict(unet.attn_processors)  # painting may put its own in place
-    painter = Painter(fit.backbone)
     files = []
     try:
         for index, subject in enumerate(group):
+            painter = Painter(fit.backbone)  # it keeps the states of prompts, which may be the subject's own
             photograph = subject.photographs[0].sample
             box = box_from_mask(corpus.mask(photograph))
             for number, prompt in enumerate(settings.validation_prompts):
-                text = prompt.replace("{identifier}", settings.identifier)
+                text = prompt.replace("{identifier}", settings.word)
                 text = text.replace("{class_noun}", subject.subject.class_noun)
-                with fit.trainable.alone(index), fit.accelerator.autocast():
+                with fit.alone(index), fit.accelerator.autocast():
                     result = painter(corpus.image(photograph), box, text, seed=settings.seed, preset=preset, **painting)
                 buffer = io.BytesIO()
                 Image.fromarray(result.image).save(buffer, "PNG", compress_level=1)

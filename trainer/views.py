@@ -14,7 +14,7 @@ from PIL import Image
 
 from manifests.pixels import ImageArray, MaskArray, box_from_mask
 
-__all__ = ["View", "on_white", "random_crop", "scaled_crop"]
+__all__ = ["View", "random_crop", "scaled_crop"]
 
 MIN_KEPT = 0.8  # share of the object that a crop has to keep
 CROP_TRIES = 20
@@ -103,14 +103,3 @@ def _scaled(image: ImageArray, mask: MaskArray, scale: float) -> tuple[ImageArra
         for part in (mask, np.ones_like(mask))
     ]
     return np.asarray(picture), marks[0], marks[1]
-
-
-def on_white(image: ImageArray, mask: MaskArray, resolution: int) -> ImageArray:
-    """The object cut out by its mask on white, padded to a square, uint8 RxRx3 (DreamInpainter's reference)."""
-    x0, y0, x1, y1 = box_from_mask(mask)
-    cut = np.where(mask[y0:y1, x0:x1, None], image[y0:y1, x0:x1], np.uint8(255))
-    side = max(cut.shape[:2])
-    canvas = np.full((side, side, 3), 255, np.uint8)
-    top, left = (side - cut.shape[0]) // 2, (side - cut.shape[1]) // 2
-    canvas[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
-    return np.asarray(Image.fromarray(canvas).resize((resolution, resolution), Image.Resampling.LANCZOS))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from pipelines.records import Base
+
+if TYPE_CHECKING:
+    from pipelines.backbones.textual_inversion import AddedWord
 
 __all__ = ["Backbone", "Base", "Generators", "Moments", "TextStates"]
 
@@ -73,6 +76,8 @@ class Backbone(Protocol):
     dtype: torch.dtype
     vae_factor: int
     scheduler_config: dict[str, Any]
+    # a word of a trained embedding, while there is one
+    added_word: AddedWord | None
 
     @property
     def base(self) -> Base:

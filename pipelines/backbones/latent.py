@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name for it
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from manifests.errors import UsageError
 from pipelines.backbones.interface import Base, Moments, TextStates
-from pipelines.backbones.places import weights_digest
+from pipelines.backbones.places import commit_of, weights_digest
+
+if TYPE_CHECKING:
+    from pipelines.backbones.textual_inversion import AddedWord
 
 __all__ = ["LatentUNet"]
 
@@ -30,7 +33,8 @@ class LatentUNet:
     ) -> None:
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
-        self.folder, self._model, self._revision = folder, model, revision
+        # a branch moves: what is recorded is the commit that was read
+        self.folder, self._model, self._revision = folder, model, commit_of(folder) or revision
         self.device, self.dtype = device, dtype
         self.unet: Any = load_part(UNet2DConditionModel, folder, "unet", dtype).to(device)
         config = json.loads((folder / "vae" / "config.json").read_text())
@@ -42,6 +46,7 @@ class LatentUNet:
         self.vae_factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.text_encoders: tuple[Any, ...] = ()
         self.tokenizers: tuple[Any, ...] = ()
+        self.added_word: AddedWord | None = None
 
     @cached_property
     def base(self) -> Base:
@@ -171,6 +176,10 @@ class LatentUNet:
             if tokens > length - 2:
                 start = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
                 raise UsageError(f"prompt {start!r} has {tokens} tokens; at most {length - 2} are read.", code="E602")
+        known = self.text_encoders[self.tokenizers.index(tokenizer)].get_input_embeddings().num_embeddings
+        if (self.added_word is None or not self.added_word.rows) and max(map(max, encoded), default=0) >= known:
+            words = ", ".join(sorted(tokenizer.added_tokens_encoder, key=tokenizer.added_tokens_encoder.get)[-1:])
+            raise UsageError(f"a prompt has {words}, the trained word of an adapter that is not on.", code="E602")
         return torch.tensor(encoded, dtype=torch.long, device=self.device)
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -10,9 +11,16 @@ import torch
 
 from manifests.errors import EnvironmentFault, NotFoundError, UsageError
 
-__all__ = ["folder_of", "weights_digest", "where_to_run"]
+__all__ = [
+    "commit_of", "folder_of", "public_name", "remember", "remembered", "split_revision", "weights_digest",
+    "where_to_run",
+]  # fmt: skip
 
 _HUB_NAME = re.compile(r"(hf://)?([\w.-]+/[\w.-]+)")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+FOOOCUS_MARK = "+fooocus="
+# beside the adapters of a training output, and no part of any of them
+MEMORY = Path(".work", "places.json")
 # what is needed to run, never pickles
 _PATTERNS = ("*.json", "*.txt", "*/*.safetensors", "*.pth", "*.patch")
 
@@ -34,6 +42,47 @@ def folder_of(place: str, revision: str | None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         command = f"hf download {name[2]}" + (f" --revision {revision}" if revision else "")
         raise EnvironmentFault(f"{name[2]} cannot be fetched: `{command}`.", code="E505") from error
+
+
+def split_revision(place: str) -> tuple[str, str | None]:
+    """`hf://user/name@revision` in its two parts; a folder may hold `@` in its name."""
+    name, _, revision = place.partition("@")
+    return (name, revision or None) if _HUB_NAME.fullmatch(name) and not Path(place).is_dir() else (place, None)
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of a snapshot in the Hub's cache; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
+
+
+def public_name(place: str) -> str:
+    """A place as others may read it: a name on the Hub as it is, of a folder its own name only."""
+    return FOOOCUS_MARK.join(_public_name(part) for part in place.split(FOOOCUS_MARK))
+
+
+def _public_name(place: str) -> str:
+    name, _ = split_revision(place)
+    return place if _HUB_NAME.fullmatch(name) and not Path(place).exists() else Path(place).resolve().name
+
+
+def remember(output: Path, places: dict[str, str]) -> None:
+    """Note in a training output where bases and corpora of those digests lie on this machine."""
+    from manifests.fsops import write_atomic
+
+    found = _memory(output) | places
+    write_atomic(output / MEMORY, json.dumps(found, indent=1).encode())
+
+
+def remembered(adapter: Path, digest: str) -> str | None:
+    """Where the base or corpus of that digest lay when the adapter was trained; None where nobody noted it."""
+    return _memory(adapter.parent).get(digest)
+
+
+def _memory(output: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((output / MEMORY).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def where_to_run(device: str, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:

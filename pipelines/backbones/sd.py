@@ -30,9 +30,11 @@ class StableDiffusion(LatentUNet):
         self.tokenizers = (CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),)
         self.text_encoders = (load_part(CLIPTextModel, folder, "text_encoder", dtype).to(device),)
 
-    @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> TextStates:
-        """The last hidden states, after the final norm: tokens [B,77,768]."""
+        """The last hidden states, after the final norm: tokens [B,77,768].
+
+        With a gradient where an added word has one.
+        """
         return TextStates(self.text_encoders[0](self._ids(self.tokenizers[0], prompts))[0])
 
     def unconditional(self, batch: int, negative_prompt: str | None = None) -> TextStates:

@@ -42,9 +42,11 @@ class SDXL(LatentUNet):
         settings = json.loads(index.read_text()) if index.is_file() else {}
         self._zero_negative = bool(settings.get("force_zeros_for_empty_prompt", True))
 
-    @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> TextStates:
-        """Penultimate hidden states of both encoders side by side [B,77,2048]; pooled [B,1280] of the second."""
+        """Penultimate hidden states of both encoders side by side [B,77,2048]; pooled [B,1280] of the second.
+
+        With a gradient where an added word has one.
+        """
         states, pooled = [], None
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
             output = encoder(self._ids(tokenizer, prompts), output_hidden_states=True)

@@ -1,9 +1,9 @@
 """The papers' ablations, row by row: adapters from `dataforge train`, pictures from `dataforge inpaint`.
 
-DreamMix (METHODS 2.7, cumulative): baseline, +DIF, ++TAS, +++ADM. The baseline is DreamMix's training without regular
-data and without region weights, painted on the whole frame (METHODS 5, DB-Fooocus); the weights belong to +DIF here.
-DreamCom (METHODS 3.6): full, without masked cross-attention, without masked self-attention, without both: the former is
-masked in training and painting or in neither, the latter in painting only; and the number of references.
+DreamMix (arXiv 2411.17223 table 3, cumulative): baseline, +DIF, ++TAS, +++ADM. The baseline is DreamMix's training
+without regular data and without region weights, painted on the whole frame; the weights belong to +DIF here.
+DreamCom (arXiv 2309.15508 table 4): full, without masked cross-attention, without masked self-attention, without both:
+the former is masked in training and painting or in neither, the latter in painting only; and the number of references.
 """
 
 from __future__ import annotations

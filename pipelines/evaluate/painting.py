@@ -34,7 +34,7 @@ class Method:
 
 
 def parse_method(text: str) -> Method:
-    """`base=PLACE`, `adapters=DIR`, or the name of a baseline; `NAME:` before it names the row. Raises E501."""
+    """`base=PLACE`, `adapters=DIR`, or a baseline with what it needs; `NAME:` before it names the row. Raises E501."""
     from pipelines.baselines import BASELINES
 
     name, mark, what = text.partition(":")
@@ -45,12 +45,18 @@ def parse_method(text: str) -> Method:
         return Method(name=name or f"base {Path(place).name}", base=place)
     if kind == "adapters" and place:
         return Method(name=name or f"adapters {Path(place).name}", adapters=Path(place))
-    if what in BASELINES:
-        return Method(name=name or what, baseline=what)
-    raise UsageError(
-        f"--method takes base=PLACE, adapters=DIR or one of {', '.join(BASELINES)} (NAME: before it names the row), "
-        f"not {text!r}."
-    )
+    forms = {known: _given(baseline.needs) for known, baseline in BASELINES.items()}
+    form = forms.get(kind)
+    if form is not None and bool(place) == bool(form):
+        adapters = Path(place) if form == "=DIR" else None
+        return Method(name=name or kind, baseline=kind, base=place if form == "=PLACE" else "", adapters=adapters)
+    takes = ", ".join(["base=PLACE", "adapters=DIR", *(f"{known}{given}" for known, given in forms.items())])
+    raise UsageError(f"--method takes one of {takes} (NAME: before it names the row), not {text!r}.")
+
+
+def _given(needs: Sequence[str]) -> str:
+    """How a method that needs these fields of a job is given its model."""
+    return "=DIR" if "adapter" in needs else "=PLACE" if "base" in needs else ""
 
 
 def jobs_of(method: Method, cases: Sequence[Case], corpus: Corpus, place: str, canvas: Path) -> list[Job]:
@@ -59,6 +65,9 @@ def jobs_of(method: Method, cases: Sequence[Case], corpus: Corpus, place: str, c
     `place` is where the corpus lies, as a reference; `canvas` the picture that stands for an empty scene.
     Raises `UsageError` E503 for a subject without adapter.
     """
+    from pipelines.baselines import BASELINES
+
+    refers = method.baseline in BASELINES and "reference" in BASELINES[method.baseline].needs
     jobs = []
     for case in cases:
         references = sorted(corpus.subjects[case.subject].sample_ids)
@@ -80,7 +89,7 @@ def jobs_of(method: Method, cases: Sequence[Case], corpus: Corpus, place: str, c
                 box=case.box,
                 prompt=case.prompt if adapter else without_identifier(case.prompt),
                 edit=dict(case.edit) if adapter else {},
-                reference=f"{place}#{references[case.seed % len(references)]}" if method.baseline else None,
+                reference=f"{place}#{references[case.seed % len(references)]}" if refers else None,
                 method=method.baseline or "adapter",
                 preset=method.preset,
                 settings=method.settings,

@@ -45,7 +45,7 @@ def as_seen(view: View, crop: str) -> ImageArray | None:
     """The pixels of a view under a crop rule, uint8 hxwx3; None where the rule needs a mask and there is none.
 
     `whole`: the picture; `box`: what lies in the box; `mask`: that with everything but the subject set to 0
-    (METHODS 6.3: crop by the box, zero what is not the object).
+    (the DreamCom lab's scripts: crop by the box, zero what is not the object).
     """
     if crop == "whole":
         return view.image

@@ -1,7 +1,7 @@
 """Named presets: everything that decides a score, in one closed record per protocol of measurement.
 
-`ours` is METHODS 6.4, `dreamedit` 6.2 (DreamEditBench's scripts), `bcmi` 6.3 (the DreamCom lab's scripts for COCOEE;
-whether DreamCom's tables were made so is not known). DreamMix published no protocol, so there is no preset for it.
+`ours` is this project's own, `dreamedit` is DreamEditBench's scripts, `bcmi` the DreamCom lab's scripts for COCOEE;
+whether DreamCom's tables were made so is not known. DreamMix published no protocol, so there is no preset for it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ _CUT_OUT: dict[str, Any] = {"crops": ("mask",), "plain": True, "scale": 100.0, "
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(name="ours", source="METHODS 6.4: foreground by box, background both ways"),
+        Preset(name="ours", source="foreground by box, background both ways"),
         Preset(
             name="dreamedit",
             source="DreamEditBench's scripts: whole pictures at 512, background as similarity with the source",

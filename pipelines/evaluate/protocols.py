@@ -1,6 +1,6 @@
 """Protocols: which composites to make, by manifest IDs, before anything is painted.
 
-    murecom         every scene of a class with a box x every subject of that class, five seeds (METHODS 6.1)
+    murecom         every scene of a class with a box x every subject of that class, five seeds
     dreameditbench  the same over DreamEditBench's scenes, boxes from its `bbox.json`
     dreambooth      25 prompts a subject on an empty canvas, four seeds
     dreammix        two tasks: identity (the instance prompt) and editing (one candidate word in the prompt)

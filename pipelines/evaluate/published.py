@@ -1,6 +1,6 @@
 """Numbers of the papers, to stand beside ours and never among them: other data, other crops, other weights.
 
-METHODS 2.7 (DreamMix, arXiv 2411.17223, tables 1 and 3) and 3.6 (DreamCom, arXiv 2309.15508, tables 1, 2, 4 and
+DreamMix (arXiv 2411.17223), tables 1 and 3, and DreamCom (arXiv 2309.15508), tables 1, 2, 4 and
 supplement table 1). DreamMix published no protocol: its evaluation set, crops and versions are not known.
 """
 

@@ -142,4 +142,5 @@ def _settings(assignments: tuple[str, ...]) -> dict[str, Any]:
 def _with(method: Method, settings: dict[str, Any]) -> Method:
     import dataclasses
 
-    return method if method.baseline else dataclasses.replace(method, settings={**method.settings, **settings})
+    by_model = method.base or method.adapters
+    return method if not by_model else dataclasses.replace(method, settings={**method.settings, **settings})

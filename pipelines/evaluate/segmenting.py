@@ -16,7 +16,7 @@ __all__ = ["BoxSegmenter"]
 
 
 class BoxSegmenter:
-    """`mask(image, box)` is the highest-scoring of SAM's three masks (METHODS 6.3)."""
+    """`mask(image, box)` is the highest-scoring of SAM's three masks, as the DreamCom lab takes it."""
 
     def __init__(self, weights: Weights) -> None:
         from transformers import SamImageProcessor, SamModel, SamProcessor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from manifests.errors import UsageError
 from manifests.fsops import write_atomic
 from manifests.schema import table_from_records
 from pipelines.evaluate.assembling import assemble
+from pipelines.evaluate.gallery import below, cut, gallery
 from pipelines.evaluate.items import REAL, Item, PairReader, read_picture, real_images
 from pipelines.evaluate.pages import render
 from pipelines.evaluate.preference import Group
@@ -28,8 +28,6 @@ from pipelines.evaluate.scoring import Scored, score
 from pipelines.evaluate.tables import TableRow, summarise
 
 __all__ = ["Study", "evaluate_items", "groups_of_runs", "write_study"]
-
-GALLERY_GROUPS = 60
 
 
 @dataclass
@@ -98,15 +96,13 @@ def write_study(study: Study, folder: Path, corpus: Corpus) -> None:
     )  # fmt: skip
     write_atomic(folder / "scores.parquet", lambda file: pq.write_table(scores, file))
     painted = [one.item for one in study.scored if one.item.method != REAL]
-    listing = [{**asdict(item), "image": _below(folder, item.image)} for item in painted]
+    listing = [{**asdict(item), "image": below(folder, item.image)} for item in painted]
     facts = {"corpus": os.path.relpath(corpus.root, folder), "corpus_digest": study.corpus_digest, "items": listing}
     write_atomic(folder / "items.json", f"{json.dumps(facts, indent=1)}\n".encode())
-    html = render("study.html", title=study.title, study=study, tables=_tables(study), groups=_gallery(study, folder))
+    groups = gallery(study.scored, corpus, folder)
+    pairs = len({(item.task, item.group) for item in painted})
+    html = render("study.html", title=study.title, study=study, tables=_tables(study), groups=groups, pairs=pairs)
     write_atomic(folder / "index.html", html.encode())
-
-
-def _below(folder: Path, image: str) -> str:
-    return Path(image).resolve().relative_to(folder.resolve()).as_posix()
 
 
 def _tables(study: Study) -> list[dict[str, Any]]:
@@ -127,29 +123,6 @@ def _tables(study: Study) -> list[dict[str, Any]]:
                  "protocols": sorted({row.protocol for row in rows})}
             )  # fmt: skip
     return tables
-
-
-def _gallery(study: Study, folder: Path) -> list[dict[str, Any]]:
-    """The first pairs, each with one picture a method (its first seed) and its scores."""
-    by_group: dict[tuple[str, str], dict[str, Scored]] = defaultdict(dict)
-    for one in study.scored:
-        if one.item.method != REAL:
-            shown = by_group[one.item.task, one.item.group].get(one.item.method)
-            if shown is None or one.item.seed < shown.item.seed:
-                by_group[one.item.task, one.item.group][one.item.method] = one
-    return [
-        {
-            "task": task,
-            "name": group,
-            "prompt": next(iter(results.values())).item.prompt,
-            "results": [
-                {"method": method, "image": _below(folder, one.item.image), "seed": one.item.seed,
-                 "scores": {name: value for name, value in one.scores.items() if not math.isnan(value)}}
-                for method, one in results.items()
-            ],
-        }
-        for (task, group), results in sorted(by_group.items())[:GALLERY_GROUPS]
-    ]  # fmt: skip
 
 
 def groups_of_runs(folders: Sequence[Path]) -> list[Group]:
@@ -188,7 +161,7 @@ def groups_of_runs(folders: Sequence[Path]) -> list[Group]:
                     prompt=first.prompt,
                     results={method: read_picture(Path(item.image), item.sha256) for method, item in results.items()},
                     scene=pair.scene,
-                    reference=pair.references[0].image if pair.references else None,
+                    reference=cut(pair.references[0]) if pair.references else None,
                 )
             )
     if not groups:

@@ -90,7 +90,7 @@ def load_whole(kind: type, weights: Weights, *, metric: str, **options: object) 
     """A transformers model with every one of its weights from the file, in evaluation mode.
 
     Libraries fill what a file lacks with random numbers and a warning; a score through such a layer is noise
-    (METHODS 6.3: the pooler of `dino-vits16`). Raises `MissingWeights` instead.
+    (the pooler of `dino-vits16`). Raises `MissingWeights` instead.
     """
     import torch
     from transformers.utils import logging as quiet

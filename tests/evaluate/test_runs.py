@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from manifests import fsops
 from manifests.errors import UsageError
 from pipelines.evaluate.ablations import ABLATIONS
 from pipelines.evaluate.painting import parse_method
@@ -48,8 +48,14 @@ def plan(corpus: Path, output: Path, light: tuple[str, ...], **changes) -> Plan:
 def evaluated(drawn_corpus, light, tmp_path_factory) -> Path:
     """The MureCom protocol over drawn subjects, by copy-and-blend and a tiny base."""
     output = tmp_path_factory.mktemp("evaluated") / "run"
+    fsops.set_crashpoint(0, str(output.parent / "points"))  # kills nothing, writes down where a kill could be
     run_plan(plan(drawn_corpus, output, light))
+    fsops.set_crashpoint(0)
     return output
+
+
+def method_of(part: Path) -> str:
+    return json.loads(part.read_bytes())["method"]
 
 
 def what_is_said(folder: Path) -> dict[str, bytes]:
@@ -81,6 +87,7 @@ def test_gallery_shows_every_pair_by_every_method(evaluated):
     for item in listed:
         assert (evaluated / item["image"]).is_file()
         assert f'src="{item["image"]}"' in page
+    assert page.count("<figcaption>the thing<") == page.count("<figcaption>the scene<") == 3 * 2
     assert "Not comparable with the numbers above" in page
     assert "short side 36, centre crop 32 (Pillow bicubic)" in page
 
@@ -106,32 +113,28 @@ def test_second_run_does_nothing_and_a_fresh_one_gives_the_same_bytes(evaluated,
 
 
 def test_run_that_was_killed_paints_no_pair_again(evaluated, drawn_corpus, light):
+    """Killed among the model's pictures, gone on with: nothing that was done is redone, and all bytes are the same."""
     output = evaluated.parent / "killed"
-    arguments = ["run", str(drawn_corpus), "--protocol", "murecom", "--method", "copy-and-blend", "--seeds", "3"]
-    arguments += [part for assignment in light for part in ("--set", assignment)]
-    code = "from pipelines.evaluate.cli import evaluate; evaluate()"
-    command = [sys.executable, "-c", code, *arguments, "-o", str(output)]
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    parts = output / "painted" / "parts"
-    for _ in range(6000):
-        if parts.is_dir() and len(list(parts.glob("*.json"))) >= 2:
-            break
-        assert started.poll() is None
-        time.sleep(0.01)
-    os.kill(started.pid, signal.SIGKILL)
-    started.wait()
+    whole = plan(drawn_corpus, output, light)
+    arguments = ["run", str(drawn_corpus), "--protocol", "murecom", "--seeds", "1", "--limit", "2", "-o", str(output)]
+    for option, values in (("--method", whole.methods), ("--set", light), ("--paint-set", PAINT)):
+        arguments += [part for value in values for part in (option, value)]
+    command = [sys.executable, "-c", "from pipelines.evaluate.cli import evaluate; evaluate()", *arguments]
+    # the row of the model's first picture is down, its second is being written
+    by_model = {path.name for path in (evaluated / "painted" / "parts").glob("*.json") if method_of(path) == "adapter"}
+    points = (evaluated.parent / "points").read_text().splitlines()
+    first = next(number for number, point in enumerate(points, 1) if point.removeprefix("renamed ") in by_model)
+    armed = {**os.environ, "DATAFORGE_CRASH_AT": str(first + 2)}
+    killed = subprocess.run(command, capture_output=True, env=armed)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    finished = {path.stem: method_of(path) for path in (output / "painted" / "parts").glob("*.json")}
+    assert list(finished.values()).count("adapter") == 1 < len(by_model)
     before = {path: path.stat().st_mtime_ns for path in (output / "painted").rglob("*.png")}
-    finished = {path.stem for path in parts.glob("*.json")}
-    whole = Plan(
-        corpus=str(drawn_corpus), output=output, protocol="murecom", methods=("copy-and-blend",), seeds=3, sets=light
-    )
     run_plan(whole)
     after = {path: path.stat().st_mtime_ns for path in (output / "painted").rglob("*.png")}
-    assert len(after) == 3 * 3 * 3
+    assert len(after) == 6 + 2  # the base alone paints a scene of a class once, whoever is meant
     assert all(after[path] == time_ns for path, time_ns in before.items() if path.stem in finished)
-    straight = Plan(**{**vars(whole), "output": evaluated.parent / "straight"})
-    run_plan(straight)
-    assert what_is_said(output) == what_is_said(straight.output)
+    assert what_is_said(output) == what_is_said(evaluated)
 
 
 def test_preference_study_is_made_of_evaluated_runs(evaluated):
@@ -222,7 +225,7 @@ def test_ablations_have_the_papers_rows():
         ({"protocol": "coco"}, "no protocol 'coco'; there are murecom"),
         ({"methods": ()}, "name who paints"),
         ({"methods": ("copy-and-blend", "copy-and-blend")}, "two methods have one name"),
-        ({"methods": ("magic",)}, "--method takes base=PLACE"),
+        ({"methods": ("magic",)}, "--method takes one of base=PLACE"),
         ({"ablation": "dreammix"}, "name their base with --base PLACE"),
         ({"ablation": "dreamcom", "base": "x", "protocol": "dreambooth"}, "runs over protocol murecom"),
         ({"ablation": "x", "base": "x"}, "no ablation 'x'"),
@@ -250,6 +253,11 @@ def test_methods_are_named_by_what_paints_or_by_hand(tmp_path):
     assert parse_method("base=x/sd15").name == "base sd15"
     assert parse_method("a row:adapters=x").name == "a row"
     assert parse_method("base=hf://user/name").base == "hf://user/name"
+    example = parse_method("theirs:paint-by-example=hf://user/name")
+    assert (example.name, example.baseline, example.base) == ("theirs", "paint-by-example", "hf://user/name")
+    for lacking in ("paint-by-example", "copy-and-blend=x"):
+        with pytest.raises(UsageError, match=r"copy-and-blend, .*paint-by-example=PLACE"):
+            parse_method(lacking)
 
 
 @pytest.mark.slow

@@ -100,14 +100,17 @@ def test_scene_of_another_size_is_refused(corpus, items, tmp_path):
         PairReader(corpus)(small)
 
 
+@pytest.mark.slow
 def test_reading_overlaps_a_model_that_sleeps(corpus, items, tmp_path):
     """2,000 pairs: wall time at most 1.15 times the model's own."""
     many = [dataclasses.replace(items[number % len(items)], id=f"{number:05}") for number in range(2000)]
     metrics = counting(sleep_s=0.006)
     started = time.perf_counter()
     score(many, metrics, PairReader(corpus), tmp_path / "parts")
+    ratio = (time.perf_counter() - started) / metrics.of_pairs[0].took_s
+    print(f"{ratio:.3f} times the model's own time")
     assert metrics.of_pairs[0].shown == 2000
-    assert time.perf_counter() - started <= 1.15 * metrics.of_pairs[0].took_s
+    assert ratio <= 1.15
 
 
 def test_reading_ahead_keeps_order_and_raises_in_place():

@@ -47,7 +47,14 @@ def box_mask(height: int = 96, width: int = 96):
 
 
 def write_lora(
-    folder: Path, kind: str, *, subject: str = "teapot", seed: int = 0, words=(("colour", "red"),), **fields
+    folder: Path,
+    kind: str,
+    *,
+    subject: str = "teapot",
+    seed: int = 0,
+    words=(("colour", "red"),),
+    identifier="sks",
+    **fields,
 ):
     """An adapter folder with a random LoRA of rank 2, as diffusers saves it."""
     backbone = backbones.load(tiny(kind))
@@ -71,7 +78,7 @@ def write_lora(
         id=adapter_id(subject, base=backbone.base, samples=(), **made),
         subject=subject,
         class_noun="teapot",
-        identifier="sks",
+        identifier=identifier,
         source_words=tuple(Word(*pair) for pair in words),
         kind="lora",
         base=backbone.base,

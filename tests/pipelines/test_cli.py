@@ -59,6 +59,15 @@ def test_unknown_scene_gets_the_nearest_id(place, tmp_path):
         CliRunner().invoke(app, command, catch_exceptions=False)
 
 
+def test_unknown_reference_gets_the_nearest_id(place, tmp_path):
+    folder, scene, photographs = place
+    wrong = photographs[0][:-1] + ("0" if photographs[0][-1] != "0" else "1")
+    command = [str(folder / "adapter"), "--scene", f"{folder / 'corpus'}#{scene}", "-o", str(tmp_path),
+               "--method", "copy-and-blend", "--reference", f"{folder / 'corpus'}#{wrong}"]  # fmt: skip
+    with pytest.raises(ReportedError, match=f"E503 not-found: no .*Did you mean {photographs[0]}"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+
+
 def test_bad_options_get_a_sentence(tmp_path):
     for options, sentence in (
         (["a"], "name a folder for the results"),

@@ -81,7 +81,7 @@ def test_painted_pixels_are_the_generated_and_far_ones_the_scene_in_200_random_j
         size = crop.working_size(box[3] - box[1], box[2] - box[0], 64, 16)
         generated = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         result = dif.put_back(scene, generated, mask, box, PRESETS["paper"])
-        far = crop.soft_mask(mask) == 0
+        far = crop.soft_mask(mask, crop.band_px(*mask.shape)) == 0
         assert result.shape == scene.shape
         assert (result[far] == scene[far]).all()
         assert (result[mask] == crop.paste(scene, generated, box)[mask]).all()
@@ -93,7 +93,7 @@ def test_a_byte_changed_outside_the_band_would_be_seen():
     mask = mask_from_box((90, 90, 110, 110), 200, 200)
     generated = np.full((64, 64, 3), 255, np.uint8)
     whole_crop = dif.put_back(scene, generated, mask, (20, 20, 180, 180), PRESETS["dreamcom-released"])
-    far = crop.soft_mask(mask) == 0
+    far = crop.soft_mask(mask, crop.band_px(*mask.shape)) == 0
     assert (whole_crop[far] != scene[far]).any()  # the release replaces the entire crop
     outside = np.ones((200, 200), bool)
     outside[20:180, 20:180] = False
@@ -116,3 +116,8 @@ def test_fill_keeps_what_is_known_and_takes_nothing_of_what_is_hidden():
     assert (filled[~mask] == image[~mask]).all()
     assert filled[mask].std() < image[mask].std()
     assert box_from_mask(mask) == (10, 10, 30, 30)
+
+
+def test_blend_band_is_32_px_of_the_release_frame_and_narrower_in_small_scenes():
+    assert [crop.band_px(side, side) for side in (16, 64, 128, 512, 1024, 4000)] == [1, 2, 4, 16, 32, 32]
+    assert crop.band_px(512, 2048) == 32

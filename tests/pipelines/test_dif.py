@@ -9,11 +9,14 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 
+import pipelines
 from manifests.errors import ReportedError
 from pipelines import crop, dif
 from pipelines.denoise import denoise, make_scheduler, noise_level, prepare_frame, with_background, x0_of
 from pipelines.settings import PRESETS, resolve
 from tests.pipelines.conftest import box_mask, scene
+from tests.pipelines.test_backbones import write_fooocus
+from tests.tiny_models import tiny
 
 SCHEDULERS = ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler")
 
@@ -80,6 +83,35 @@ def test_presets_paint_inside_and_keep_the_scene_outside(backbone_of, kind, pres
     assert painted.image.shape == picture.shape
     assert (painted.image[far] == picture[far]).all()
     assert (painted.image[mask] != picture[mask]).any()
+
+
+@pytest.mark.slow
+def test_bytes_outside_the_blend_band_are_the_scenes_in_200_random_paintings(backbone_of):
+    backbone, rng = backbone_of("sd9"), np.random.default_rng(0)
+    texts, equal = texts_for(backbone), 0
+    for number in range(200):
+        height, width = (int(side) for side in rng.integers(24, 200, 2))
+        mask = np.zeros((height, width), bool)
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        match number % 4:
+            case 0:  # one pixel
+                mask[y, x] = True
+            case 1:  # a box at a border
+                mask[: y + 1, : x + 1] = True
+            case 2:
+                mask[y : y + rng.integers(1, height), x : x + rng.integers(1, width)] = True
+            case 3:  # any shape
+                mask = rng.random((height, width)) < rng.random() ** 4
+                mask[y, x] = True
+        share = (0.0, 0.5, 1.0)[number % 3]
+        settings = resolve("paper", {"num_inference_steps": 2, "lambda_gch": share, "resolution": 32})
+        picture = scene(number, height, width)
+        painted = dif.paint(backbone, [picture], [mask], texts, [number], settings)[0].image
+        far = crop.soft_mask(mask, crop.band_px(height, width)) == 0
+        equal += painted.shape == picture.shape and bool((painted[far] == picture[far]).all())
+        assert (painted[mask] != picture[mask]).any()
+    print(f"{equal} of 200 paintings keep every byte outside the band")
+    assert equal == 200
 
 
 def test_batch_gives_each_job_what_it_gets_alone(backbone_of):
@@ -174,3 +206,33 @@ def test_masked_painting_leaves_stock_processors_behind(backbone_of):
         backbone, [scene()], [box_mask()], texts_for(backbone), [0], dataclasses.replace(settings, masks=None)
     )
     assert not torch.equal(masked.latents, plain[0].latents)
+
+
+def test_last_steps_of_a_patched_base_run_on_the_base_alone(backbone_of):
+    assert PRESETS["released"].patched_steps() == 25  # METHODS 2.5: 25 calls, then the last 5
+    patched, base = backbone_of("sdxl9"), backbone_of("sdxl4")
+    settings = resolve("plain", {"num_inference_steps": 10, "fooocus_time": 0.5})
+    calls = {"patched": [], "base": []}
+    hooks = [
+        unet.register_forward_pre_hook(lambda m, args, name=name: calls[name].append(args[0].shape[1]))
+        for name, unet in (("patched", patched.unet), ("base", base.unet))
+    ]
+    dif.paint(patched, [scene()], [box_mask()], texts_for(patched), [0], settings, unpatched=base.unet)
+    for hook in hooks:
+        hook.remove()
+    assert calls == {"patched": [9] * 6, "base": [4] * 4}
+    assert patched.unet is not base.unet
+    with pytest.raises(ReportedError, match=r"fooocus_time: 1\.5 found, 0 to 1 expected"):
+        resolve("released", {"fooocus_time": 1.5})
+
+
+def test_base_without_the_patch_is_loaded_where_the_last_steps_need_it(tmp_path, backbone_of):
+    write_fooocus(tmp_path / "patch", backbone_of("sdxl4").unet, strength=0.02)
+    painter = pipelines.load(None, base=f"{tiny('sdxl4')}+fooocus={tmp_path / 'patch'}")
+    steps = {"num_inference_steps": 2, "prompt": "a teapot", "background": "fresh"}
+    plain = painter(scene(), (40, 32, 72, 64), preset="plain", **steps)
+    assert painter._unpatched is None
+    last = painter(scene(), (40, 32, 72, 64), preset="plain", fooocus_time=0.0, **steps)
+    own, base = painter._unpatched.state_dict(), backbone_of("sdxl4").unet.state_dict()
+    assert all(torch.equal(own[name], base[name]) for name in base)
+    assert not torch.equal(last.painted.latents, plain.painted.latents)

@@ -1,12 +1,25 @@
-"""DreamInpainter's reference: METHODS 4.8 points 1 to 5, 7 and 9."""
+"""DreamInpainter's reference: METHODS 4.8 points 1 to 5 and 7 to 9."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
+from PIL import Image
+from safetensors.torch import save_file
 
-from pipelines import backbones, reference, regional
+from manifests.corpus import open_corpus
+from manifests.errors import ReportedError
+from pipelines import backbones, crop, reference, regional
 from pipelines.backbones import TextStates
+from pipelines.jobs import Job
+from pipelines.painter import load
+from pipelines.places import read_reference
+from pipelines.records import write_record
+from pipelines.run import run
+from tests.manifests.corpora import small_content, write_corpus
+from tests.pipelines.conftest import box_mask, scene, write_lora
 from tests.tiny_models import tiny
 
 
@@ -134,3 +147,38 @@ def test_guidance_with_an_empty_prompt_does_not_depend_on_its_weight(backbone_of
     assert torch.allclose(at(7.5, empty), at(2.0, empty), atol=1e-4)
     assert torch.equal(at(1.0, text), at(0.5, text))  # at 1 and below: the condition alone
     assert not torch.allclose(at(7.5, text), at(2.0, text), atol=1e-4)
+
+
+def test_an_adapter_paints_from_the_photograph_it_is_shown(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", small_content())
+    with open_corpus(corpus) as opened:
+        photographs = [f"{corpus}#{sample.id}" for sample in opened.samples(role="src")][:2]
+    shown = {"preset": "dreaminpainter", "resolution": 64, "reference.tokens": 4}
+    folder = tmp_path / "adapter"
+    record = write_lora(folder, "sd9", inference=shown)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = reference.ReferenceInjection(backbones.load(tiny("sd9"))).state_dict()
+    save_file(state, folder / "reference.safetensors")
+    write_record(folder, record)
+    Image.fromarray(scene()).save(tmp_path / "scene.png")
+    own = {"scene": str(tmp_path / "scene.png"), "adapter": str(folder), "box": (40, 32, 72, 64), "seed": 1}
+    rows = run([Job(**own, reference=photograph) for photograph in photographs], tmp_path / "out")
+    pictures = [np.asarray(Image.open(tmp_path / "out" / row.image)) for row in rows]
+    assert (pictures[0] != pictures[1]).any()
+    far = crop.soft_mask(box_mask(), crop.band_px(96, 96)) == 0
+    for picture in pictures:  # METHODS 4.8-8
+        assert (picture[far] == scene()[far]).all()
+        assert (picture[box_mask()] != scene()[box_mask()]).any()
+
+    for fields, sentence in (
+        ({}, "E501 .*paints from a photograph of the subject: name one with --reference"),
+        ({"reference": photographs[0], "settings": {"reference.tokens": 17}}, "E502 .*tokens: 17 of 16 at 64 px"),
+    ):
+        with pytest.raises(ReportedError, match=sentence):
+            run([Job(**own, **fields)], tmp_path / "refused")
+    # nothing of the reference stays on the base
+    painter = load(folder)
+    photograph = read_reference(photographs[0])
+    painter(scene(), (40, 32, 72, 64), reference=photograph)
+    assert {type(one) for one in painter.backbone.unet.attn_processors.values()} == {AttnProcessor2_0}

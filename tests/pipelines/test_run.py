@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 
 import pipelines
 from manifests.errors import ReportedError
-from pipelines.jobs import Job, parse_edit, read_jobs
-from pipelines.run import run
+from manifests.ids import sha256_hex
+from pipelines.adapters import open_adapter
+from pipelines.jobs import Job, Region, parse_edit, read_jobs
+from pipelines.painter import Request
+from pipelines.preparing import Reader, prepare
+from pipelines.run import _again, run
 from tests.pipelines.conftest import scene, write_lora
 from tests.tiny_models import tiny
 
@@ -27,6 +35,7 @@ def place(tmp_path_factory):
     for number in range(3):
         Image.fromarray(scene(number)).save(folder / f"scene{number}.png")
     Image.fromarray(np.zeros((50, 60), np.uint8)).save(folder / "other-size.png")
+    Image.fromarray(np.zeros((96, 96), np.uint8)).save(folder / "black.png")
     return folder
 
 
@@ -64,6 +73,122 @@ def test_finished_job_is_not_done_again_and_a_half_done_one_is(place, tmp_path):
     assert kept.stat().st_mtime_ns == before
     assert lost.is_file()
     assert len(rows) == len(pq.read_table(tmp_path / "results.parquet")) == 3
+
+
+def painted_again(output, jobs) -> list[int]:
+    """Which of the jobs were painted by this run: their pictures are newer than they were."""
+    before = {path.name: path.stat().st_mtime_ns for path in (output / "images").iterdir()}
+    rows = run(jobs, output)
+    names = [row.image.removeprefix("images/") for row in rows]
+    return [n for n, name in enumerate(names) if before.get(name) != (output / "images" / name).stat().st_mtime_ns]
+
+
+def test_job_is_known_by_content_not_by_path(place, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(place, folder)
+    mask = np.zeros((96, 96), np.uint8)
+    mask[32:64, 32:64] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    few = {"num_inference_steps": 1}
+    jobs = [job(folder, box=None, mask=str(folder / "mask.png"), settings=few),
+            job(folder, scene=str(folder / "scene1.png"), settings=few)]  # fmt: skip
+    run(jobs, out)
+    assert painted_again(out, jobs) == []
+    # the same contents elsewhere, and a mask that is the same as a box
+    elsewhere = [job(place, settings=few, box=(32, 32, 64, 64))]
+    assert painted_again(out, elsewhere) == []
+    # each of these breaks what a path alone would have taken for done
+    mask[0, 0] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    assert painted_again(out, jobs) == [0]
+    Image.fromarray(scene(9)).save(folder / "scene1.png")
+    assert painted_again(out, jobs) == [1]
+    write_lora(folder / "adapter0", KIND, subject="teapot0", seed=5)
+    assert painted_again(out, jobs) == [0, 1]
+    assert painted_again(out, [job(folder, settings={"num_inference_steps": 2})]) == [0]
+    assert painted_again(out, jobs) == []
+
+
+def test_damaged_picture_is_painted_again(place, tmp_path):
+    jobs = [job(place, settings={"num_inference_steps": 1})]
+    (row,) = run(jobs, tmp_path)
+    picture = tmp_path / row.image
+    picture.write_bytes(picture.read_bytes()[:-20])
+    run(jobs, tmp_path)
+    assert sha256_hex(picture.read_bytes()) == row.image_sha256
+
+
+def test_scene_that_changes_under_a_run_is_refused(place, tmp_path):
+    Image.fromarray(scene(0)).save(tmp_path / "scene.png")
+    jobs = [job(place, scene=str(tmp_path / "scene.png"), method="late")]
+    with Reader() as reader:
+        key = reader.prepare(jobs[0]).key
+    Image.fromarray(scene(1)).save(tmp_path / "scene.png")
+    with Reader() as reader, pytest.raises(ReportedError, match=r"E104 .*changed while the run was on"):
+        list(_again([key], {key: jobs[0]}, reader))
+
+
+def test_text_depends_on_identifier_and_words(place, tmp_path):
+    write_lora(tmp_path / "other", KIND, subject="vase", identifier="zwx")
+    painter = pipelines.load(place / "adapter0")
+    settings, prompt = painter.settings(), "a sks zwx teapot"
+    first = painter._text(prompt, ("red",), settings)
+    assert painter._text(prompt, ("red",), settings) is first
+    assert painter._text(prompt, ("blue",), settings) is not first
+    painter.use(open_adapter(tmp_path / "other"))  # the words are read behind another identifier
+    assert not torch.equal(painter._text(prompt, ("red",), settings).tokens, first.tokens)
+    painter.use(open_adapter(place / "adapter0"))
+    assert painter._text(prompt, ("red",), settings) is first
+
+
+def test_words_are_removed_and_prompts_differ_in_the_stages_they_are_meant_for(place):
+    painter = pipelines.load(place / "adapter0")
+    asked = Request(scene=scene(0), mask=np.ones((96, 96), bool), prompt="a sks teapot", edit={"colour": "blue"})
+    plain = painter.backbone.encode_text(["a sks blue teapot"]).tokens
+    for stages in (("lcg",), ("gch",), ("lcg", "gch"), ()):
+        texts, read = painter._stage_texts([asked], painter.settings(changes={"tas.stages": stages}))
+        assert read == [("a sks blue teapot", ("red",))]
+        assert torch.equal(texts.local.tokens, plain) == ("lcg" not in stages)
+        assert torch.equal(texts.whole.tokens, plain) == ("gch" not in stages)
+    closer = replace(asked, local_prompt="a sks teapot up close")
+    texts, _ = painter._stage_texts([closer], painter.settings("plain"))
+    assert torch.equal(texts.whole.tokens, plain)
+    assert torch.equal(texts.local.tokens, painter.backbone.encode_text(["a sks blue teapot up close"]).tokens)
+
+
+def test_a_jobs_prompt_of_the_first_stage_is_another_job(place, tmp_path):
+    few = {"num_inference_steps": 2, "lambda_gch": 0.5}
+    jobs = [job(place, settings=few, seed=1), job(place, settings=few, seed=1, local_prompt="sks teapot up close")]
+    rows = run(jobs, tmp_path)
+    assert rows[0].image_sha256 != rows[1].image_sha256
+    table = {row["job"]: row for row in pq.read_table(tmp_path / "results.parquet").to_pylist()}
+    assert [table[row.job]["local_prompt"] for row in rows] == ["", "sks teapot up close"]
+
+
+def test_a_small_vae_hands_over_where_there_are_two_stages(place, tmp_path):
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4, num_encoder_blocks=(1,) * 4,
+        num_decoder_blocks=(1,) * 4,
+    ).save_pretrained(tmp_path / "small")  # fmt: skip
+    for share, same in ((0.5, False), (1.0, True)):
+        few = {"num_inference_steps": 2, "lambda_gch": share}
+        jobs = [job(place, seed=1, settings=few | more) for more in ({}, {"switch_vae": str(tmp_path / "small")})]
+        plain, small = run(jobs, tmp_path / str(share))
+        assert (plain.image_sha256 == small.image_sha256) == same
+
+
+def test_what_a_baseline_is_told_is_not_what_it_would_do_untold(place):
+    """Its own defaults are not the preset's, so the same resolved settings may be two pictures."""
+    told = {"num_inference_steps": prepare(job(place, preset="plain")).settings.num_inference_steps}
+    with_and_without = [job(place, preset="plain", method="dreamedit", settings=changes) for changes in (told, {})]
+    assert len({prepare(one).key for one in with_and_without}) == 2
+    assert len({prepare(replace(one, method="adapter")).key for one in with_and_without}) == 1
+
+
+def test_base_alone_is_asked_without_placeholders(place):
+    base = job(place, adapter=None, base=str(tiny(KIND)), prompt="a photo of {identifier} teapot")
+    assert prepare(base).prompt == "a photo of teapot"
 
 
 def test_table_and_gallery_say_what_was_done(place, tmp_path):
@@ -112,6 +237,39 @@ BAD = {
     "unknown setting": ({"settings": {"lamda": 1}}, "lamda"),
     "long prompt": ({"prompt": "sks teapot " + "plushie " * 30}, "E602 prompt-too-long: prompt 'sks teapot plushie"),
     "other base": ({"base": "sd4"}, "E603 adapter-mismatch: teapot0/lora-"),
+    "empty mask": ({"box": None, "mask": "black.png"}, "E211 bad-box: the mask is empty: nothing to paint."),
+    "no mask": ({"box": None, "mask": "none.png"}, "E503 not-found: no mask "),
+    "unreadable mask": ({"box": None, "mask": "adapter0/adapter.json"}, "E203 mask-unreadable: "),
+    "unreadable scene": ({"scene": "pyproject.toml"}, "E110 not-an-accepted-image: pyproject.toml cannot be read"),
+    "no box at all": ({"box": None}, "E502 configuration: job 1: the scene has no box of its own: give a box or"),
+    "masks and reference": (
+        {"preset": "dreaminpainter", "settings": {"masks.cross": "paper"}},
+        "E502 configuration: job 1: masks and reference do not go together; set one of them to null.",
+    ),
+    "long prompt of the first stage": (
+        {"local_prompt": "sks teapot " + "plushie " * 30},
+        "E602 prompt-too-long: prompt 'sks teapot plushie",
+    ),
+    "first stage without subject": ({"local_prompt": "a table"}, "E501 usage: prompt 'a table' names neither 'sks'"),
+    "prompt longer than the released layout": (
+        {"preset": "dreamcom-released", "prompt": "sks teapot " + "on " * 40},
+        "tokens; DreamCom's released layout reads 38.",
+    ),
+    "no such preset": ({"preset": "papre"}, "E502 configuration: job 1: no preset 'papre'; there are plain, paper"),
+    "no reference": ({"method": "copy-and-blend"}, "E502 configuration: job 1: method 'copy-and-blend' needs a job th"),
+    "neither adapter nor base": ({"adapter": None}, "E502 configuration: job 1: names neither an adapter nor a base."),
+    "several subjects, a baseline": (
+        {"method": "dreamedit", "also": (Region(box=(0, 0, 4, 4)),)},
+        "method 'dreamedit' paints one subject",
+    ),
+    "regions that overlap": (
+        {"also": (Region(adapter="adapter1", box=(60, 60, 80, 80)),)},
+        "E211 bad-box: job 1: regions 1 and 2 share 16 pixels; regions painted in one run lie apart (in_turn: true",
+    ),
+    "region without box": (
+        {"also": (Region(adapter="adapter1"),)},
+        "E502 configuration: job 1, region 2: the scene has no box",
+    ),
     "prompt without subject": ({"prompt": "a table"}, "E501 usage: prompt 'a table' names neither 'sks' nor 'teapot'"),
 }
 
@@ -122,6 +280,8 @@ def test_bad_input_gets_one_sentence(place, tmp_path, fault):
     fields = dict(fields)
     if "mask" in fields:
         fields["mask"] = str(place / fields["mask"])
+    if "also" in fields:
+        fields["also"] = tuple(replace(one, adapter=one.adapter and str(place / one.adapter)) for one in fields["also"])
     if "base" in fields:
         fields["base"] = str(tiny("sd4"))
     with pytest.raises(ReportedError) as caught:

@@ -20,14 +20,14 @@ import torch
 from transformers.utils import logging as quiet
 
 from pipelines import backbones
-from trainer import batches, loop, publishing, trainable
+from trainer import batches, loop, publishing, trainable, trained_token
 from trainer.job import Job
 from trainer.recipes import load_recipe
 
 torch.set_num_threads(1)
 quiet.disable_progress_bar()
 # imported before the children are forked, or each would import it again
-IMPORTED = (batches, loop, publishing, trainable, load_recipe("dreammix"), backbones.load(sys.argv[1]))
+IMPORTED = (batches, loop, publishing, trainable, trained_token, load_recipe("dreammix"), backbones.load(sys.argv[1]))
 
 
 def run(order: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def test_own_pixels_can_train_under_the_class_prompt(balls):
 
 
 def test_the_source_colour_is_named_before_the_identifier(balls):
-    settings = load_recipe("dreammix", ["name_source_colour=0.5"]).settings
+    settings = load_recipe("dreammix", ["name_source_words=0.5"]).settings
     with open_corpus(balls) as corpus:
         subjects, _ = select(corpus, settings)
     assert subjects[1].photographs[0].prompts == ("a photo of sks ball", "a photo of red sks ball")

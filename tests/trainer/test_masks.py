@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from manifests.pixels import box_from_mask
+from pipelines.places import Reference, on_white
 from trainer import masks
 from trainer.keyed import rng
-from trainer.views import MIN_KEPT, on_white, random_crop, scaled_crop
+from trainer.views import MIN_KEPT, random_crop, scaled_crop
 
 
 def disc(height: int = 96, width: int = 120, centre: tuple[int, int] = (40, 60), radius: int = 14) -> np.ndarray:
@@ -140,7 +141,7 @@ def test_scaling_happens_with_its_probability_and_pads_with_black():
 
 def test_reference_is_the_object_on_white_in_a_square():
     mask = disc(height=96, width=120)
-    cut = on_white(picture(mask), mask, 64)
+    cut = on_white(Reference(picture(mask), mask), 64)
     assert cut.shape == (64, 64, 3)
     assert (cut[0, 0] == 255).all()
     assert (cut[32, 32] == 200).all()

@@ -24,11 +24,13 @@ def first_step(job, micro_step: int = 0, subjects=None):
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_load_by_name_preset_and_file(name, tmp_path):
     assert load_recipe(name).name == name
+    preset = "" if name == "dreaminpainter" else "preset: paper\n"  # of it nothing was published
     file = tmp_path / "mine.yaml"
-    file.write_text(f"recipe: {name}\npreset: paper\nrank: 7\n")
+    file.write_text(f"recipe: {name}\n{preset}rank: 7\n")
     assert load_recipe(str(file)).settings.rank == 7
     assert load_recipe(str(file), ["rank=9"]).settings.rank == 9
-    assert load_recipe(f"{name}:paper").name == name
+    if preset:
+        assert load_recipe(f"{name}:paper").name == name
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,7 @@ def test_recipes_load_by_name_preset_and_file(name, tmp_path):
         ("dreammix", ["regular_prob=2", "mask=oval"], r"E502 .*regular_prob: .*; mask: "),
         ("dreammix", ["rank"], r"E501 .*--set takes key=value"),
         ("dreammix:mine", [], r"E502 .*dreammix has no preset 'mine'; there are released, paper"),
+        ("dreaminpainter:paper", [], r"E502 .*dreaminpainter has no preset 'paper'; there are none"),
         ("dreamer", [], r"E503 .*no recipe 'dreamer'; there are dreambooth, dreamcom"),
         ("nowhere.yaml", [], r"E503 .*no recipe file nowhere.yaml"),
     ],
@@ -61,7 +64,7 @@ def test_dreammix_has_the_released_commands_values():
     assert settings.lora_targets == ("to_k", "to_v", "to_out.0")
     assert (settings.max_train_steps, settings.gradient_accumulation_steps, settings.train_batch_size) == (1000, 4, 1)
     assert (settings.adam_weight_decay, settings.max_grad_norm, settings.lr_scheduler) == (1e-4, 1.0, "constant")
-    assert (settings.reweight, settings.name_source_colour, settings.snr_gamma) == ("squared", 0, None)
+    assert (settings.reweight, settings.name_source_words, settings.snr_gamma) == ("squared", 0, None)
     assert (settings.variants, settings.regular_variants) == (10, 3)
     assert load_recipe("dreammix:paper").settings.reweight == "linear"
 
@@ -81,27 +84,93 @@ def test_dreamcom_presets_are_full_fine_tunes_and_differ_where_paper_and_release
 def test_2_10_14_regular_pictures_come_with_their_probability(open_job):
     job = open_job("dreammix", regular_prob=0.3)
     subject = job.subjects[1]
-    regular = {item.sample.id for item in subject.regular}
+    regular = {item.sample.id for item in subject.own + subject.regular}
     drawn = [job.recipe.draw(subject, number)[0].item.sample.id for number in range(10_000)]
     share = sum(name in regular for name in drawn) / 10_000
+    assert regular >= {subject.own[0].sample.id}
     assert abs(share - 0.3) <= 3 * (0.3 * 0.7 / 10_000) ** 0.5
     never = load_recipe("dreammix", ["regular_prob=0"])
     assert not any(never.draw(subject, number)[0].item.sample.id in regular for number in range(500))
     import dataclasses
 
-    alone = dataclasses.replace(subject, regular=())
+    alone = dataclasses.replace(subject, own=(), regular=())
     assert not any(job.recipe.draw(alone, number)[0].item.sample.id in regular for number in range(500))
 
 
+@pytest.mark.parametrize("own", [0, 1, 40])
+@pytest.mark.parametrize("preset", ["dreammix", "dreammix:paper", "dreammix:released"])
+def test_2_4_regular_pictures_of_own_pixels_do_not_dilute_the_photographs(preset, own, balls):
+    """However many there are, photographs are 1 - p of the draws; the share of the rest is p."""
+    import dataclasses
+
+    from manifests.corpus import open_corpus
+    from trainer.data import select
+
+    recipe = load_recipe(preset)
+    with open_corpus(balls) as corpus:
+        subject = recipe.keeps(select(corpus, recipe.settings)[0][1])
+    copies = [
+        dataclasses.replace(
+            subject.own[0], sample=dataclasses.replace(subject.own[0].sample, id=f"red-ball/reg-{n:012x}")
+        )
+        for n in range(own)
+    ]
+    subject = dataclasses.replace(subject, own=tuple(copies), regular=subject.regular if own else ())
+    draws = [recipe.draw(subject, number)[0].item for number in range(10_000)]
+    photographs = sum(item in subject.photographs for item in draws) / 10_000
+    print(f"{preset}, {own} pictures of own pixels: {photographs:.3f} of the draws are photographs")
+    wanted = 1 - recipe.settings.regular_prob if own else 1
+    assert abs(photographs - wanted) <= 3 * (0.3 * 0.7 / 10_000) ** 0.5 * (own > 0)
+
+
+@pytest.mark.parametrize("name", ["dreambooth", "dreambooth:paper", "dreamcom", "dreamcom:released"])
+def test_instance_pictures_are_the_photographs_alone(name, balls):
+    from manifests.corpus import open_corpus
+    from trainer.data import select
+
+    recipe = load_recipe(name)
+    with open_corpus(balls) as corpus:
+        found = select(corpus, recipe.settings)[0][1]
+    subject = recipe.keeps(found)
+    assert found.own
+    instance = [draw.item for number in range(50) for draw in recipe.draw(subject, number)[:1]]
+    assert set(instance) == set(subject.photographs)
+
+
+@pytest.mark.parametrize(("name", "off"), [("dreammix", "regular_prob=0"), ("dreambooth", "prior_weight=0")])
+def test_going_without_regular_pictures_is_said_where_they_were_wanted(name, off, open_job):
+    import dataclasses
+
+    job = open_job(name)
+    alone = dataclasses.replace(job.subjects[0], own=(), regular=())
+    assert job.warnings == []
+    assert job.recipe.goes_without(alone)
+    assert load_recipe(name, [off]).goes_without(alone) is None
+
+
 def test_every_picture_is_shown_once_a_pass_and_variants_and_prompts_vary(open_job):
-    job = open_job("dreammix", regular_prob=0, name_source_colour=0.5)
+    job = open_job("dreammix", regular_prob=0, name_source_words=0.5)
     subject = job.subjects[1]
     draws = [job.recipe.draw(subject, number)[0] for number in range(300)]
-    for start in range(0, 300, 3):
-        assert len({draw.item.sample.id for draw in draws[start : start + 3]}) == 3
+    for start in range(0, 300, 2):
+        assert len({draw.item.sample.id for draw in draws[start : start + 2]}) == 2
     assert {draw.variant for draw in draws} == {0, 1}
     named = [draw.prompt for draw in draws if draw.item in subject.photographs]
     assert 0.35 < sum("red" in prompt for prompt in named) / len(named) < 0.65
+    # each draw by its own key: whoever asks for the same number gets the same words
+    assert [job.recipe.draw(subject, number)[0].prompt for number in (250, 7)] == [draws[250].prompt, draws[7].prompt]
+
+
+def test_source_words_are_named_only_where_that_is_asked_for_and_the_adapter_says_so(balls, tmp_path):
+    import trainer
+    from pipelines.records import read_record
+    from tests.tiny_models import tiny
+    from tests.trainer.conftest import QUICK
+
+    assert {load_recipe(name).settings.name_source_words for name in NAMES} == {0}
+    settings = {**QUICK, "max_train_steps": 1, "name_source_words": 0.5}
+    trainer.train(f"{balls}#red-ball", recipe="dreammix", base=tiny("sd9"), output=tmp_path, settings=settings)
+    assert read_record(tmp_path / "red-ball").settings["name_source_words"] == 0.5
 
 
 def test_5_total_is_instance_loss_plus_weight_times_prior_loss(open_job):
@@ -175,7 +244,7 @@ def test_processors_replaced_by_another_library_stop_the_run(open_job):
 
 def test_3_4_released_text_is_38_positions_of_the_prompt_then_38_of_background(open_job):
     job = open_job("dreamcom:released", method="lora")
-    states = job.recipe.text(job.backbone, "a photo of sks ball").tokens[0]
+    states = job.recipe.text(job.backbone, ["a photo of sks ball"]).tokens[0]
     empty, prompt, background = job.backbone.encode_text(["", "a photo of sks ball", "background"]).tokens
     assert states.shape == prompt.shape == (77, 32)
     assert torch.equal(states[0], empty[0])
@@ -276,6 +345,16 @@ def test_frozen_features_are_those_of_the_frozen_base(open_job):
         text = job.backbone.encode_text(["ball"])
         wanted = reference_features(job.backbone, live["reference_mean"][None], text, None)
     torch.testing.assert_close(view["features"], wanted[0])
+
+
+def test_frozen_features_of_another_class_noun_are_another_entry(balls, tmp_path, open_job):
+    import dataclasses
+
+    frozen, live = open_job("dreaminpainter", tokens=4, features="frozen"), open_job("dreaminpainter", tokens=4)
+    item = frozen.subjects[0].photographs[0]
+    renamed = dataclasses.replace(item, sample=dataclasses.replace(item.sample, class_noun="globe"))
+    assert frozen.bank.view_path(renamed) != frozen.bank.view_path(item)
+    assert live.bank.view_path(renamed) == live.bank.view_path(item)
 
 
 def test_more_tokens_than_there_are_is_said_before_anything_is_computed(open_job):

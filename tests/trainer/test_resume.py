@@ -100,6 +100,17 @@ def test_f13_a_run_stopped_before_a_micro_step_ends_on_the_same_bits(driver, str
     assert len([name for name in ended if name.endswith("optimizer.safetensors")]) == 1
 
 
+@pytest.mark.parametrize(("at", "how"), [(7, "kill"), (10, "stop")])
+def test_f13_a_trained_word_and_convolutions_too(driver, tmp_path, at, how):
+    more = {"train_token": True, "token_learning_rate": 0.01, "lora_targets": ["to_k", "to_v", "conv1"]}
+    assert driver.run(tmp_path / "straight", settings=more) == 0
+    assert driver.run(tmp_path / "out", at=at, how=how, settings=more) == (-9 if how == "kill" else 130)
+    assert driver.run(tmp_path / "out", settings=more) == 0
+    straight, ended = result(tmp_path / "straight"), result(tmp_path / "out")
+    assert "red-ball/learned_embeds.safetensors" in straight
+    assert ended == straight
+
+
 def test_a_clean_stop_keeps_the_steps_that_were_finished(driver, tmp_path):
     output = tmp_path / "out"
     assert driver.run(output, at=2 * 5 + 2, how="stop") == 130  # inside the sixth step

@@ -14,6 +14,7 @@ from trainer.stacked import LORA_FILE, StackedLora, clip_per_subject, lora_targe
 from trainer.trainable import Dora, StackedLoras, make_trainable
 
 TARGETS = ("to_k", "to_v", "to_out.0")
+EVERYWHERE = (*TARGETS, "to_q", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "time_emb_proj", "downsamplers.0.conv")
 
 
 def settings(**more):
@@ -57,13 +58,24 @@ def test_2_10_16_only_the_targets_train_and_the_start_is_the_base(kind):
 @pytest.mark.parametrize(
     ("kind", "pipeline"), [("sd9", StableDiffusionInpaintPipeline), ("sdxl9", StableDiffusionXLInpaintPipeline)]
 )
-@pytest.mark.parametrize("more", [{"alpha": 8.0}, {"method": "dora", "alpha": 2.0}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"alpha": 8.0},
+        {"method": "dora", "alpha": 2.0},
+        {"alpha": 8.0, "lora_targets": EVERYWHERE},
+        {"method": "dora", "lora_targets": EVERYWHERE},
+    ],
+    ids=["lora", "dora", "lora everywhere", "dora everywhere"],
+)
 def test_files_load_with_diffusers_own_loader_and_give_the_same_output(tmp_path, kind, pipeline, more):
     backbone = backbones.load(tiny(kind))
     trainable = make_trainable(backbone, ["a"], settings(**more))
     randomise(trainable)
     with torch.no_grad():
         ours = backbone.predict(*inputs(backbone, 2))
+    if "lora_targets" in more:
+        assert {parameter.dim() for parameter in trainable.named().values()} >= {4 + (more.get("method") != "dora")}
     trainable.write(tmp_path, 0, trainable.named())
     assert [path.name for path in tmp_path.iterdir()] == [LORA_FILE]
     trainable.remove()
@@ -82,16 +94,17 @@ def test_files_load_with_diffusers_own_loader_and_give_the_same_output(tmp_path,
     assert (ours - theirs).abs().max() == 0
 
 
-def test_a_stack_of_four_predicts_what_each_does_alone(tmp_path):
+@pytest.mark.parametrize("targets", [TARGETS, EVERYWHERE], ids=["attention", "everywhere"])
+def test_a_stack_of_four_predicts_what_each_does_alone(targets):
     backbone = backbones.load(tiny("sdxl9"))
-    stack = StackedLoras(backbone, ["a", "b", "c", "d"], settings())
+    stack = StackedLoras(backbone, ["a", "b", "c", "d"], settings(lora_targets=targets))
     randomise(stack)
     sample, timesteps, text, size = inputs(backbone, 4)
     with torch.no_grad():
         together = backbone.predict(sample, timesteps, text, size)
     stack.remove()
     for index, name in enumerate(stack.subjects):
-        alone = StackedLoras(backbone, [name], settings())
+        alone = StackedLoras(backbone, [name], settings(lora_targets=targets))
         with torch.no_grad():
             for key, parameter in alone.named().items():
                 parameter.copy_(stack.named()[key][index : index + 1])
@@ -126,12 +139,12 @@ def test_clipping_is_by_each_subjects_own_norm():
     assert single.grad.tolist() == [10.0] * 4
 
 
-def test_a_target_that_is_not_there_or_not_linear_is_named():
+def test_a_target_that_is_not_there_or_takes_no_lora_is_named():
     unet = backbones.load(tiny("sd9")).unet
     with pytest.raises(UsageError, match=r"E502 .*has no layer 'to_z'"):
         lora_targets(unet, ["to_k", "to_z"])
-    with pytest.raises(UsageError, match=r"E502 .*conv1 is Conv2d, not a linear layer"):
-        lora_targets(unet, ["conv1"])
+    with pytest.raises(UsageError, match=r"E502 .*norm1 is LayerNorm, no linear layer or convolution"):
+        lora_targets(unet, ["norm1"])
 
 
 def test_dora_starts_at_the_base_up_to_rounding():

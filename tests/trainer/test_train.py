@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -260,6 +263,19 @@ def test_f11_out_of_memory_names_the_setting_to_change(open_job):
         ("dreammix", "sd9", {"resolution": 40}, r"E502 .*resolution: 40 is no multiple of 16"),
         ("dreammix", "sd9", {"method": "full", "subjects_at_once": 2}, r"E502 .*2 subjects together train as LoRA"),
         ("dreammix", "sd9", {"lora_targets": ["to_z"]}, r"E502 .*the UNet has no layer 'to_z'"),
+        (
+            "dreammix",
+            "sd9",
+            {"trackers": ["nonsense"]},
+            r"E502 .*trackers: no tracker 'nonsense'; there are .*tensorboard",
+        ),
+        (
+            "dreammix",
+            "sd9",
+            {"trackers": ["dvclive"]},
+            r"E502 .*trackers: dvclive is not installed: `pip install dvclive`",
+        ),
+        ("dreammix", "sd9", {"validation_steps": 2}, r"E502 .*validation_steps and validation_prompts go together"),
     ],
 )
 def test_what_does_not_fit_is_said_before_training(recipe, kind, more, sentence, balls, tmp_path):
@@ -338,6 +354,12 @@ def test_dora_and_full_train_subject_after_subject_from_the_same_base(method, ba
         assert any(not torch.equal(a, b) for a, b in zip(unet.parameters(), base.parameters(), strict=True))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="half precision is for GPUs")
+def test_float16_on_a_cpu_is_refused(balls, tmp_path):
+    with pytest.raises(UsageError, match=r"E502 .*mixed_precision: fp16 needs a GPU; on a CPU set bf16 or no"):
+        train(balls, tmp_path, mixed_precision="fp16")
+
+
 def test_bfloat16_trains_float32_adapters(balls, tmp_path):
     train(f"{balls}#red-ball", tmp_path, mixed_precision="bf16")
     weights = _lora(tmp_path / "red-ball")
@@ -376,6 +398,41 @@ def test_dreaminpainter_leaves_one_adapter_over_all_subjects(balls, tmp_path):
     injection = ReferenceInjection(backbones.load(tiny("sd9")), "concat_up")
     injection.load_state_dict(safetensors.torch.load_file(tmp_path / "joint" / "reference.safetensors"))
     assert len({name.partition("/")[0] for name in record.sample_ids}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["dreammix", "dreamcom"])
+def test_a_compiled_unet_has_the_same_losses_and_no_graph_break(recipe, balls, tmp_path, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    own = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda unet: own(unet, backend="eager", fullgraph=True))
+    counters.clear()
+    train(balls, tmp_path / "plain", recipe, learning_rate=1e-2)
+    assert not counters["stats"]
+    train(balls, tmp_path / "compiled", recipe, learning_rate=1e-2, compile=True)
+    assert counters["stats"]["calls_captured"] > 100
+    for name in ("blue-ball", "red-ball"):
+        assert losses(tmp_path / "plain", name) == losses(tmp_path / "compiled", name)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_adapter_and_log_each_step_once(balls, tmp_path):
+    more = {"max_train_steps": 2, "gradient_accumulation_steps": 2}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "dataforge"]
+    base = ["--base", str(tiny("sd9")), "--recipe", "dreammix", *options(**more), "--json"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*launch, "train", f"{balls}#red-ball", *base, "-o", str(tmp_path / "two")],
+        capture_output=True, check=True, cwd=REPOSITORY, env=environment,
+    )  # fmt: skip
+    assert list(json.loads(done.stdout)["adapters"]) == ["red-ball"]
+    (log,) = (tmp_path / "two").rglob("log.jsonl")
+    assert [row["step"] for row in read_log(log)] == [1, 2]
+    train(f"{balls}#red-ball", tmp_path / "one", **more)
+    two, one = (_lora(tmp_path / place / "red-ball") for place in ("two", "one"))
+    assert two.keys() == one.keys()
+    assert any(not torch.equal(two[key], one[key]) for key in one)  # the other process drew pictures of its own
 
 
 # the command line

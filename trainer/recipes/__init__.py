@@ -50,7 +50,7 @@ def load_recipe(name_or_file: str, sets: Sequence[str] = (), settings: Mapping[s
     module = importlib.import_module(NAMES[name][0])
     kind = getattr(module, NAMES[name][1])
     if preset is not None and preset not in module.PRESETS:
-        presets = ", ".join(module.PRESETS)
+        presets = ", ".join(module.PRESETS) or "none"
         raise UsageError(f"{where}: {name} has no preset {preset!r}; there are {presets}.", code="E502")
     model = getattr(module, f"{NAMES[name][1]}Settings")
     try:

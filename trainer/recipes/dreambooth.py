@@ -1,11 +1,12 @@
 """DreamBooth on an inpainting base (METHODS 5): random masks, whole-image loss, prior preservation.
 
 Objective: E|eps - eps_hat(z_t, c)|^2 + prior_weight * E|eps' - eps_hat(z'_t', c_class)|^2. The class pictures are the
-corpus's regular pictures that do not show the subject; a subject without any trains without the prior.
+corpus's regular pictures that do not show the subject (`own_pixels_prompt: class` takes those that do as well).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, ClassVar
 
 from numpy.random import Generator
@@ -53,10 +54,18 @@ class DreamBooth(Recipe):
         """The kind of mask."""
         return {"mask": self.settings.mask}
 
+    def keeps(self, subject: SubjectData) -> SubjectData:
+        """Photographs and class pictures."""
+        return dataclasses.replace(subject, own=(), regular=subject.regular if self.settings.prior_weight else ())
+
+    def goes_without(self, subject: SubjectData) -> str | None:
+        """The prior, where there are no class pictures."""
+        return "prior preservation (no class pictures)" if self.settings.prior_weight and not subject.regular else None
+
     def draw(self, subject: SubjectData, number: int) -> list[Draw]:
         """The subject, and beside it a class picture whose loss counts `prior_weight`."""
-        draws = [self.one_of(subject, subject.photographs + subject.own, number)]
-        if self.settings.prior_weight and subject.regular:
+        draws = [self.one_of(subject, subject.photographs, number)]
+        if subject.regular:
             draws.append(self.one_of(subject, subject.regular, number, share=self.settings.prior_weight))
         return draws
 

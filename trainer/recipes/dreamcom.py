@@ -4,10 +4,9 @@ cross-attention that lets only the painted region look at the text. Self-attenti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from numpy.random import Generator
 from pydantic import Field
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from manifests.pixels import ImageArray, MaskArray
 from pipelines import regional
 from pipelines.backbones import TextStates
+from pipelines.backbones.layouts import released_layout
 from trainer import masks
 from trainer.losses import padded_mse
 from trainer.recipe import Recipe, Step
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from pipelines.backbones import Backbone
 
 __all__ = ["PRESETS", "DreamCom", "DreamComSettings"]
-
-WORDS = (
-    regional.RELEASED_TOKENS
-)  # text positions of the object in the release's layout; as many follow for `background`
 
 
 class DreamComSettings(Settings):
@@ -44,7 +40,7 @@ class DreamComSettings(Settings):
     loss: Literal["mean", "released"] = "mean"
 
 
-_TRAINED = {"method": "full", "learning_rate": 5e-6, "max_train_steps": 400, "own_pixels_prompt": "class"}
+_TRAINED = {"method": "full", "learning_rate": 5e-6, "max_train_steps": 400}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {**_TRAINED},
     "released": {**_TRAINED, "cross_attention": "released", "region_downsample": "nearest", "loss": "released"},
@@ -52,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class DreamCom(Recipe):
-    """The subject's photographs (and own regular pictures) in boxes."""
+    """The subject's photographs in boxes."""
 
     name: ClassVar[str] = "dreamcom"
     channels: ClassVar[tuple[int, ...]] = (9,)
@@ -88,14 +84,10 @@ class DreamCom(Recipe):
         regional.install(backbone.unet, self.rules)
         return lambda: regional.uninstall(backbone.unet)
 
-    def text(self, backbone: Backbone, prompt: str) -> TextStates:
-        """The prompt; as released: an empty prompt's row with 38 positions of the prompt, then 38 of `background`."""
-        if self.settings.cross_attention != "released":
-            return backbone.encode_text([prompt])
-        states = backbone.encode_text(["", prompt, "background"])
-        empty, inside, outside = states.tokens.unbind(0)
-        row = torch.cat([empty[:1], inside[WORDS.start : WORDS.stop], outside[WORDS.start : WORDS.stop]])
-        return TextStates(row[None], None if states.pooled is None else states.pooled[1:2])
+    def text(self, backbone: Backbone, prompts: Sequence[str]) -> TextStates:
+        """The prompts, as released in the release's layout."""
+        released = self.settings.cross_attention == "released"
+        return released_layout(backbone, prompts) if released else backbone.encode_text(prompts)
 
     def text_layout(self) -> str:
         """Which of the two."""

@@ -22,6 +22,7 @@ from manifests.errors import UsageError
 from manifests.fsops import write_atomic
 from manifests.pixels import ImageArray, MaskArray
 from pipelines import regional
+from pipelines.places import Reference, on_white
 from pipelines.reference import ReferenceInjection, discriminative_tokens, reference_features
 from trainer import masks
 from trainer.bank import moments_of, pixels_of
@@ -30,7 +31,7 @@ from trainer.keyed import seed_of, uniform
 from trainer.losses import object_mse
 from trainer.recipe import Draw, Recipe, Step
 from trainer.settings import Settings, Share
-from trainer.views import View, on_white
+from trainer.views import View
 
 if TYPE_CHECKING:
     from pipelines.backbones import Backbone
@@ -55,7 +56,8 @@ class DreamInpainterSettings(Settings):
     features: Literal["live", "frozen"] = "live"
 
 
-PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
+# neither settings nor code were published
+PRESETS: dict[str, dict[str, Any]] = {}
 
 
 class DreamInpainter(Recipe):
@@ -67,7 +69,9 @@ class DreamInpainter(Recipe):
     settings: DreamInpainterSettings
 
     def check(self, backbone: Backbone, resolution: int) -> None:
-        """The second block must have as many tokens as are kept."""
+        """The second block must have as many tokens as are kept; no text holds an identifier that could be trained."""
+        if self.settings.train_token:
+            raise UsageError("train_token: the texts of dreaminpainter hold no identifier.", code="E502")
         if self.settings.validation_steps is not None:
             raise UsageError("validation_steps: dreaminpainter paints from its finished adapter only.", code="E502")
         there = (resolution // backbone.vae_factor // 2) ** 2
@@ -83,11 +87,19 @@ class DreamInpainter(Recipe):
         """Whether reference features are kept."""
         return {"features": self.settings.features}
 
+    def extras_key(self, item: Item) -> object:
+        """Frozen features are made under the class noun."""
+        return item.sample.class_noun if self.settings.features == "frozen" else None
+
+    def keeps(self, subject: SubjectData) -> SubjectData:
+        """Everything."""
+        return subject
+
     def extras(
         self, backbone: Backbone, item: Item, image: ImageArray, mask: MaskArray, resolution: int
     ) -> dict[str, Tensor]:
         """The subject on white, or its frozen features [N,D]; and a grey picture, the masked picture of `whole`."""
-        reference = moments_of(backbone, pixels_of(on_white(image, mask, resolution)), "reference")
+        reference = moments_of(backbone, pixels_of(on_white(Reference(image, mask), resolution)), "reference")
         grey = moments_of(backbone, torch.zeros(1, 3, resolution, resolution), "grey")
         if self.settings.features == "live":
             return grey | reference

@@ -1,12 +1,14 @@
 """DreamMix's training (arXiv 2411.17223; METHODS 2.3, 2.4): regular data of known attributes beside the subject's own
 pictures, masks extended by Bezier curves, the object's cells weighted above the background's.
 
-With probability `regular_prob` a draw shows a regular picture under its own prompt, else the subject. The release
-squares the weights (`reweight: squared`); `linear` is the other reading. Training sees the whole picture (k = 1).
+With probability `regular_prob` a draw shows a regular picture, else a photograph. Regular pictures have their own
+prompt, those of the subject's own pixels with the identifier in it. The release squares the weights (`reweight:
+squared`); `linear` is the other reading. Training sees the whole picture (k = 1).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, ClassVar, Literal
 
 from numpy.random import Generator
@@ -28,16 +30,15 @@ MAX_JITTER = 20  # pixels at 1024, the release's resolution; scaled with the res
 
 
 class DreamMixSettings(Settings):
-    """The released command's values; `name_source_colour` is ours and 0 in both presets.
+    """The released command's values.
 
-    Regular pictures name colours while instance prompts do not, which teaches "a colour word means another object";
-    naming the source colour in half of the draws undoes it.
+    Regular pictures name colours while instance prompts do not, which can teach "a colour word means another object";
+    `name_source_words: 0.5`, which neither paper nor release has, names the subject's own colour in half of its draws.
     """
 
     lora_targets: tuple[str, ...] = ("to_k", "to_v", "to_out.0")
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 4
     adam_weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    name_source_colour: Share = 0.5
 
     regular_prob: Share = 0.3
     object_weight: Annotated[float, Field(ge=0)] = 1.5
@@ -46,11 +47,8 @@ class DreamMixSettings(Settings):
     mask: masks.MaskKind = "bezier"
 
 
-# the paper states its weights without the squaring its code does; neither names the source's colour
-PRESETS: dict[str, dict[str, Any]] = {
-    "released": {"name_source_colour": 0.0, "reweight": "squared"},
-    "paper": {"name_source_colour": 0.0, "reweight": "linear"},
-}
+# the release's code squares the weights; `paper` takes them as they are named
+PRESETS: dict[str, dict[str, Any]] = {"released": {"reweight": "squared"}, "paper": {"reweight": "linear"}}
 
 
 class DreamMix(Recipe):
@@ -68,12 +66,23 @@ class DreamMix(Recipe):
         """The kind of mask."""
         return {"mask": self.settings.mask}
 
+    def keeps(self, subject: SubjectData) -> SubjectData:
+        """Everything; without regular data the photographs."""
+        return subject if self.settings.regular_prob else dataclasses.replace(subject, own=(), regular=())
+
+    def goes_without(self, subject: SubjectData) -> str | None:
+        """Regular data, where there is none."""
+        return (
+            "regular data (no regular pictures)"
+            if self.settings.regular_prob and not subject.regular + subject.own
+            else None
+        )
+
     def draw(self, subject: SubjectData, number: int) -> list[Draw]:
-        """A regular picture with probability `regular_prob`, else the subject; never regular where there is none."""
-        regular = uniform(self.settings.seed, "regular", subject.id, number) < self.settings.regular_prob
-        if regular and subject.regular:
-            return [self.one_of(subject, subject.regular, number)]
-        return [self.one_of(subject, subject.photographs + subject.own, number)]
+        """A regular picture with probability `regular_prob`, else a photograph; never regular where there is none."""
+        regular = subject.own + subject.regular
+        chosen = uniform(self.settings.seed, "regular", subject.id, number) < self.settings.regular_prob
+        return [self.one_of(subject, regular if chosen and regular else subject.photographs, number)]
 
     def inference(self) -> dict[str, Any]:
         """Disentangled inpainting."""

@@ -1,4 +1,4 @@
-"""CLIP-FID: the Frechet distance over CLIP image embeddings in place of Inception's (METHODS 6.3)."""
+"""CLIP-FID: the Frechet distance over CLIP image embeddings in place of Inception's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """DINO: cosine of the CLS tokens of a self-supervised ViT for the composite and the subject's photographs.
 
 `facebook/dino-vits16` holds the weights of torch hub's `facebookresearch/dino:main` `dino_vits16`. The CLS token after
-the last layer norm is taken, never `pooler_output`, for which that checkpoint has no weights (METHODS 6.3).
+the last layer norm is taken, never `pooler_output`, for which that checkpoint has no weights.
 """
 
 from __future__ import annotations

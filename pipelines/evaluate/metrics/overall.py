@@ -1,6 +1,6 @@
 """DreamEditBench's overall score: the geometric mean of subject and background similarity, negatives set to 0.001.
 
-The released script takes DINO's background twice and CLIP's never (METHODS 6.2); `overall_released` does the same.
+The released script takes DINO's background twice and CLIP's never; `overall_released` does the same.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def cosine(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> f
 class ImageSimilarity:
     """Mean cosine with all references of the subject per crop rule; `scene` compares whole composite and scene.
 
-    `resize_references` brings each reference to the size of the composite's crop first (METHODS 6.3).
+    `resize_references` brings each reference to the size of the composite's crop first, as the DreamCom lab does.
     """
 
     def __init__(

@@ -1,30 +1,25 @@
-"""What the method is compared with, under the same job schema: a callable from a prepared job to uint8 HxWx3.
-
-Plain inpainting with the base is `method: adapter` without an adapter; DreamBooth-LoRA without DIF is an adapter with
-`preset: plain`. Programs with environments of their own come in as one more callable (`run(..., methods=...)`).
-"""
+"""Copy and blend: no model at all, what everything else has to beat."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from manifests.errors import UsageError
-from manifests.pixels import ImageArray, MaskArray, box_from_mask
+from manifests.pixels import ImageArray, box_from_mask
 
 if TYPE_CHECKING:
-    from pipelines.run import Prepared
+    from pipelines.preparing import Prepared
 
-__all__ = ["BASELINES", "copy_and_blend"]
+__all__ = ["copy_and_blend"]
 
 
 def copy_and_blend(prepared: Prepared) -> ImageArray:
     """The subject's own pixels scaled into the box and blended by Poisson editing (OpenCV): no model at all."""
-    image, mask = _reference(prepared)
+    assert prepared.reference is not None
+    image, mask = prepared.reference.image, prepared.reference.mask
     scene = prepared.scene
     x0, y0, x1, y1 = box_from_mask(prepared.mask)
     a0, b0, a1, b1 = box_from_mask(mask)
@@ -47,17 +42,3 @@ def copy_and_blend(prepared: Prepared) -> ImageArray:
     middle = ((c0 + c1 - 1) // 2, (d0 + d1 - 1) // 2)
     blended = cv2.seamlessClone(source, scene, where.astype(np.uint8) * 255, middle, cv2.NORMAL_CLONE)
     return np.where(where[..., None], blended, scene)
-
-
-def _reference(prepared: Prepared) -> tuple[ImageArray, MaskArray]:
-    if prepared.job.reference is None:
-        raise UsageError(f"method {prepared.job.method!r} needs a reference: CORPUS#subject/src-...")
-    from manifests.corpus import open_corpus
-
-    with open_corpus(prepared.job.reference) as corpus:
-        if len(corpus.ids) != 1:
-            raise UsageError(f"{prepared.job.reference} names {len(corpus.ids)} samples; one photograph was expected.")
-        return corpus.image(corpus.ids[0]), corpus.mask(corpus.ids[0])
-
-
-BASELINES: dict[str, Callable[[Prepared], ImageArray]] = {"copy-and-blend": copy_and_blend}
