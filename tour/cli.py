@@ -63,13 +63,14 @@ def study(
     count: Annotated[int, typer.Option("--subjects", min=2, max=12, help="Toy subjects.")] = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each subject.")] = 3,
     places: Annotated[int, typer.Option("--scenes", min=1, help="Scenes to paint each into.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 150,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 300,
 ) -> None:
     """Answer on the toy world which mechanism helps: trainings, pictures, a table with intervals; resumable."""
     from manifests.console import echo, progress
     from manifests.errors import UsageError
     from tour.page import write_study
     from tour.questions import QUESTIONS
+    from tour.study import COLUMNS
     from tour.study import study as answer
 
     names = only.split(",") if only else list(QUESTIONS)
@@ -86,8 +87,9 @@ def study(
             training={"max_train_steps": steps, "checkpointing_steps": steps},
             on_progress=bar,
         )
-    echo("| question | arm | right | colour | mark | mark, judge | error | difference | |")
-    echo("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    columns = ["question", "arm", *COLUMNS, "difference", ""]
+    echo(f"| {' | '.join(columns)} |")
+    echo(f"| {' | '.join('---' for _ in columns)} |")
     for found in answers:
         cells = [f"{f.value:.3g} ({f.low:.3g} to {f.high:.3g})" for f in found.figures.values()]
         change = found.differences.get(QUESTIONS[found.question].judged_by)

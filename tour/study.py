@@ -33,17 +33,19 @@ __all__ = ["COLUMNS", "Answer", "Figure", "Progress", "study"]
 
 Progress = Callable[[str, int, int], None]
 
-STEPS = 150
+STEPS = 300
 BATCH = 4
 
 COLUMNS: dict[str, Callable[[Reading], float]] = {
     "right": lambda reading: float(reading.right),
     "colour": lambda reading: float(reading.fitted.colour == reading.wanted.colour),
     "mark": lambda reading: float(reading.fitted.has_mark(reading.wanted)),
+    "likeness": lambda reading: reading.fitted.mark_correlation,
     "mark, judge": lambda reading: float(reading.mark_judged),
     "error": lambda reading: reading.fitted.error,
 }
-"""Per picture: colour and mark right by pixels, each alone, the mark by the judge, grey levels away from the render."""
+"""Per picture: colour and mark right by pixels, each alone, how well the mark is drawn (correlation), the mark by the
+judge, grey levels away from the render."""
 
 
 @dataclass(frozen=True, slots=True)

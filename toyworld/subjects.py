@@ -24,6 +24,8 @@ from toyworld.marks import SUBJECT_MARKS, Mark
 from toyworld.render import Box, Picture, Scene, render
 from toyworld.scenes import OTHERS, STRONG_WALL_SHARE, generator, mask_box, random_scene, seen_combination
 
+LIKENESS = (29.0, 43.0)
+"""Sizes of a subject in its photographs, in pixels."""
 LICENCE, CREDIT = "CC0-1.0", "drawn by the toy world's renderer"
 
 
@@ -41,16 +43,16 @@ class Subject:
 _LOOKS = (
     ("mug", "orange", "plain"),
     ("box", "purple", "plain"),
-    ("ball", "green", "plain"),
-    ("heart", "red", "plain"),
-    ("star", "blue", "plain"),
+    ("ball", "blue", "plain"),
+    ("heart", "yellow", "plain"),
+    ("star", "red", "plain"),
     ("bottle", "black", "plain"),
     ("mug", "blue", "striped"),
     ("box", "yellow", "dotted"),
     ("ball", "yellow", "plain"),
     ("heart", "purple", "plain"),
     ("star", "orange", "plain"),
-    ("bottle", "green", "plain"),
+    ("bottle", "red", "plain"),
 )
 SUBJECTS = tuple(
     Subject(f"{mark.name}-{shape}", shape, colour, texture, mark)
@@ -60,9 +62,12 @@ SUBJECTS = tuple(
 
 
 def photograph(subject: Subject, number: int, seed: int = 0, canvas: int = 64) -> Scene:
-    """Scene `number` of a subject: another view before another backdrop each time, large enough to be known."""
+    """Scene `number` of a subject: another view before another backdrop each time, large enough to be known.
+
+    canvas: pixels of a side, 48 at least: with fewer the picture is a close-up, the subject is as large.
+    """
     rng = generator(seed, subject.name, number)
-    size = float(rng.uniform(0.45, 0.7) * canvas)
+    size = float(rng.uniform(*LIKENESS))
     return random_scene(rng, (subject.shape, subject.colour, subject.texture), size, canvas, subject.mark)
 
 
@@ -111,8 +116,13 @@ def write(
     where: Places | None = None,
     seed: int = 0,
     canvas: int = 64,
+    strike: Sequence[str] = (),
 ) -> Path:
-    """Write subjects with given masks, scenes of these numbers with boxes, and their listing; returns its path."""
+    """Write subjects with given masks, scenes of these numbers with boxes, and their listing; returns its path.
+
+    `canvas` is that of the photographs, `where` that of the scenes (the same by default); no stage shall use the words
+    of `strike`.
+    """
     where = where or Places(canvas, seed=seed)
     listed = []
     for subject in subjects:
@@ -120,9 +130,11 @@ def write(
             picture = render(photograph(subject, number, seed, canvas))
             _save(folder / subject.name / "images" / f"{number}.png", picture.image)
             _save(folder / subject.name / "masks" / f"{number}.png", picture.masks[-1].astype(np.uint8) * 255)
+        (folder / subject.name / "overrides.yaml").write_text(yaml.safe_dump({"strike_words": list(strike)}), "utf-8")
         listed.append(
             {
                 "name": subject.name,
+                "overrides": f"{subject.name}/overrides.yaml",
                 "class_noun": subject.shape,
                 "photographs": [f"{subject.name}/images/*.png"],
                 "masks": f"{subject.name}/masks/{{stem}}.png",

@@ -79,7 +79,8 @@ def step_of(
     prompts = batch.pop("prompts", None)
     on_device = {name: tensor.to(backbone.device, non_blocking=True) for name, tensor in batch.items()}
     if prompts is None:
-        text = TextStates(on_device.pop("tokens"), on_device.pop("pooled", None))
+        # kept in half precision whatever the base's: its norms take no other type than their own
+        text = TextStates(on_device.pop("tokens"), on_device.pop("pooled", None)).to(backbone.device, backbone.dtype)
     else:
         assert encode is not None
         text = encode(prompts)

@@ -50,6 +50,13 @@ def test_every_recipe_trains_on_it_and_loads_again(recipe, balls, tmp_path):
     assert torch.equal(prediction(backbone, "a photo of sks ball"), plain)
 
 
+def test_half_precision_trains_on_it_from_kept_text_states(balls, tmp_path):
+    settings = {**QUICK, "mixed_precision": "bf16"}
+    made = trainer.train(f"{balls}#red-ball", recipe="dreammix", base=BASE, output=tmp_path, settings=settings)
+    (row,) = read_record(next(iter(made.adapters.values()))).losses[-1:]
+    assert 0 < row < 10
+
+
 def test_the_released_token_layout_needs_more_positions_than_it_has(balls, tmp_path):
     from manifests.errors import UsageError
 
