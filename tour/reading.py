@@ -17,6 +17,7 @@ from tour.walk import scene_number
 from toyworld import judge
 from toyworld import subjects as toys
 from toyworld.fitting import Fit, fit
+from toyworld.marks import SUBJECT_MARKS
 from toyworld.render import Thing, View, render
 
 __all__ = ["Reading", "Share", "read", "shares"]
@@ -66,7 +67,10 @@ def read(
     *,
     on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> list[Reading]:
-    """Read results that were painted into scenes of `corpus`, which `toyworld.subjects.write` made of `where`."""
+    """Read results that were painted into scenes of `corpus`, which `toyworld.subjects.write` made of `where`.
+
+    Pixels tell a mark from the other subjects' marks and from none; the judge from all marks that there are.
+    """
     where = where or toys.Places()
     by_name = {subject.name: subject for subject in toys.SUBJECTS}
     numbers = {sample.id: scene_number(sample) for sample in corpus.samples(role="bg")}
@@ -78,7 +82,7 @@ def read(
         scene, _ = where(numbers[row.scene.rpartition("#")[2]])
         colour = dict(row.edit).get("colour", subject.colour)
         wanted = Thing(subject.shape, colour, subject.texture, View(0.0, 0.0, 1.0), subject.mark)
-        found = fit(picture, render(scene).image, row.box_xyxy, wanted)
+        found = fit(picture, render(scene).image, row.box_xyxy, wanted, SUBJECT_MARKS)
         readings.append(Reading(row, wanted, seen, found))
         on_progress("read", done, len(rows))
     return readings

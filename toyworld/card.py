@@ -18,6 +18,7 @@ import torch
 
 from toyworld import model
 from toyworld.marks import SUBJECT_MARKS, TRAINING_MARKS
+from toyworld.scenes import MARKED_SHARE
 from toyworld.words import COLOURS, HELD_OUT, SEEN, SHAPES, SURFACES, TEXTURES
 
 BANDS = ("24-46 px", "24-46 px, unseen", "12-24 px")
@@ -44,6 +45,7 @@ def card(run: Path, scores: dict[str, Any], base: Path, notes: str = "") -> str:
         seen=len(SEEN),
         held_out=len(HELD_OUT),
         marks=len(TRAINING_MARKS),
+        marked=MARKED_SHARE,
         subject_marks=len(SUBJECT_MARKS),
         history=history[:: max(1, len(history) // 12)],
         scores=scores,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Settings:
     """What a run is asked for."""
 
-    samples: int = 525_000
+    samples: int = 620_000
     decoder_steps: int = 6_000
     workers: int = 1
     device: str = "cpu"
