@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from manifests import Corpus
-from toyworld.subjects import SUBJECTS, picture, place, write
+from toyworld.subjects import SUBJECTS, Places, picture, write
 from toyworld.words import SEEN
 
 
@@ -19,13 +19,13 @@ def test_subjects_are_known_by_marks_that_training_never_shows():
 
 
 def test_a_place_is_empty_and_a_larger_canvas_makes_small_ones():
-    scene, box = place(3, canvas=128, size=(0.12, 0.16))
+    scene, box = Places(canvas=128, size=(0.12, 0.16))(3)
     assert scene.backdrop.canvas == 128
     assert max(box[2] - box[0], box[3] - box[1]) < 40
 
 
 def test_dataforge_build_takes_the_folder_with_its_masks(tmp_path):
-    listing = write(tmp_path / "subjects", SUBJECTS[:2], views=3, places=2)
+    listing = write(tmp_path / "subjects", SUBJECTS[:2], views=3, places=range(2), strike=["purple"])
     quick = ["compose.pairs=1", "compose.max_prompts=2", "generate.generator.size=64", "generate.images_per_prompt=1"]
     command = [
         sys.executable,
@@ -46,6 +46,7 @@ def test_dataforge_build_takes_the_folder_with_its_masks(tmp_path):
     counts = json.loads(done.stdout)["counts"]
     assert (counts["subjects"], counts["photographs"], counts["scenes"]) == (2, 6, 2)
     with Corpus(tmp_path / "corpus") as corpus:
+        assert "purple" not in {word.word for word in corpus.subjects["moon-box"].attributes if word.origin == "source"}
         photographs = list(corpus.samples(role="src"))
         assert len(photographs) == 6
         for sample in photographs:

@@ -94,7 +94,7 @@ def test_distractors_keep_clear_of_the_thing():
         for mask in picture.masks[:-1]:
             others += 1
             assert not (mask & picture.masks[-1]).any()
-    assert others > 100
+    assert others > 60
 
 
 def test_a_seventh_of_all_combinations_is_held_out_and_every_pair_is_seen():
@@ -132,7 +132,7 @@ def test_captions_say_what_is_drawn(drawn):
         assert not set(said) & set(words.SURFACES) - {each.scene.backdrop.surface}
     assert sum("mug" in each.caption.split() for each in drawn) > SCENES / 4
     small = np.mean([each.scene.things[-1].view.size < 24 for each in drawn])
-    assert 0.25 < small < 0.35
+    assert 0.2 < small < 0.3
 
 
 def test_the_box_to_paint_in_holds_the_thing_and_its_shadow():
