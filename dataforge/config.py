@@ -117,10 +117,15 @@ class Compose(Section):
 
 
 class EmbeddedGenerator(Section):
-    """Recolours, retextures and recomposes the subject's own pixels on scenes."""
+    """Recolours, retextures and recomposes the subject's own pixels on scenes.
+
+    `keep_details` paints the body alone, whatever share of the subject another colour keeps: a label stays as it is.
+    """
 
     kind: Literal["embedded"] = "embedded"
     size: Annotated[int, Field(ge=32, le=2048)] = 512
+    subject_share: tuple[Share, Share] = (0.46, 0.76)  # its longer side, of the picture's
+    keep_details: bool = False
 
 
 class FakeGenerator(Section):

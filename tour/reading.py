@@ -69,13 +69,14 @@ def read(
 ) -> list[Reading]:
     """Read results that were painted into scenes of `corpus`, which `toyworld.subjects.write` made of `where`.
 
-    Pixels tell a mark from the other subjects' marks and from none; the judge from all marks that there are.
+    Judge and pixels tell a mark from the other subjects' marks and from none.
     """
     where = where or toys.Places()
+    marks = [mark.name for mark in SUBJECT_MARKS]
     by_name = {subject.name: subject for subject in toys.SUBJECTS}
     numbers = {sample.id: scene_number(sample) for sample in corpus.samples(role="bg")}
     pictures = [np.asarray(Image.open(folder / row.image).convert("RGB")) for row in rows]
-    judged = judge.load().read(pictures, [row.box_xyxy for row in rows]) if rows else []
+    judged = judge.load().read(pictures, [row.box_xyxy for row in rows], marks) if rows else []
     readings = []
     for done, (row, picture, seen) in enumerate(zip(rows, pictures, judged, strict=True), start=1):
         subject = by_name[row.subject]

@@ -138,7 +138,9 @@ def build_corpus(
     listing = toys.write(
         root / "photographs", subjects, VIEWS, places, where or toys.Places(), canvas=CLOSE_UP, strike=UNKNOWN_WORDS
     )
-    recipe = load_recipe("laptop", [f"generate.generator.size={CLOSE_UP}"])
+    # as large as in the photographs, or its mark would be a few pixels
+    generator = {"size": CLOSE_UP, "subject_share": [0.6, 0.9], "keep_details": "true"}
+    recipe = load_recipe("laptop", [f"generate.generator.{name}={value}" for name, value in generator.items()])
     build(listing, root / "corpus", recipe, on_progress=on_progress)
 
 

@@ -69,9 +69,12 @@ class Judge(nn.Module):
         return {question: layer(both) for question, layer in self.say.items()}
 
     @torch.no_grad()
-    def read(self, images: Sequence[Image], boxes: Sequence[Box]) -> list[Reading]:
-        """What stands in each box of each image [H, W, 3]."""
+    def read(self, images: Sequence[Image], boxes: Sequence[Box], marks: Sequence[str] = ()) -> list[Reading]:
+        """What stands in each box of each image [H, W, 3]; `marks`: those to choose from beside none (all)."""
         logits = self(torch.stack([crop(image, box) for image, box in zip(images, boxes, strict=True)]))
+        if marks:
+            others = [at for at, name in enumerate(CLASSES["mark"]) if name not in ("", *marks)]
+            logits["mark"][:, others] = -torch.inf
         answers = [[CLASSES[question][at] for at in logits[question].argmax(1).tolist()] for question in CLASSES]
         return [Reading(*answer) for answer in zip(*answers, strict=True)]
 
@@ -92,7 +95,7 @@ def crop(image: Image, box: Box) -> torch.Tensor:
     side = min(max(x1 - x0, y1 - y0), *image.shape[:2])
     left = min(max((x0 + x1 - side) // 2, 0), image.shape[1] - side)
     top = min(max((y0 + y1 - side) // 2, 0), image.shape[0] - side)
-    piece = torch.from_numpy(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    piece = torch.from_numpy(image[top : top + side, left : left + side].copy())
     piece = piece.permute(2, 0, 1)[None].float() / 127.5 - 1
     return F.interpolate(piece, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)[0]
 

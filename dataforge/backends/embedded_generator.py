@@ -39,8 +39,12 @@ class EmbeddedGenerator:
     own_pixels = True
     can_show = staticmethod(can_show)
 
-    def __init__(self, size: int = 512) -> None:
+    def __init__(
+        self, size: int = 512, subject_share: tuple[float, float] = (0.46, 0.76), keep_details: bool = False
+    ) -> None:
         self.size = size
+        self.subject_share = subject_share
+        self.efforts = 1 if keep_details else len(_COVERS)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GeneratedImage | Fault]:
         """One picture (uint8 SxSx3 RGB, S = the request's size or else this generator's) or fault per request.
@@ -62,8 +66,8 @@ class EmbeddedGenerator:
         best: GeneratedImage | None = None
         best_share = 0.0
         size = request.size or self.size
-        for effort in range(len(_COVERS)):
-            picture, share = _make(request, usable, asked, size, effort)
+        for effort in range(self.efforts):
+            picture, share = _make(request, usable, asked, size, self.subject_share, effort)
             if isinstance(picture, Fault):
                 return picture
             if share >= _ENOUGH:
@@ -76,14 +80,19 @@ class EmbeddedGenerator:
 
 
 def _make(
-    request: GenerationRequest, usable: list[int], asked: str | None, size: int, effort: int
+    request: GenerationRequest,
+    usable: list[int],
+    asked: str | None,
+    size: int,
+    subject_share: tuple[float, float],
+    effort: int,
 ) -> tuple[GeneratedImage | Fault, float]:
     """A picture and the share of the subject that has the asked colour, or 0 where another colour leads."""
     # a stream each, so that with equal seeds another word changes the subject and nothing else
     source_rng, word_rng, scene_rng, place_rng = np.random.default_rng(request.seed).spawn(4)
     index = usable[int(source_rng.integers(len(usable)))]
     photo, mask = request.sources[index], request.masks[index]
-    cutout = cut_out(photo.image, mask, side=round(size * source_rng.uniform(0.46, 0.76)))
+    cutout = cut_out(photo.image, mask, side=round(size * source_rng.uniform(*subject_share)))
     if not (cutout.alpha >= 0.5).any():
         return Fault("E221", "the subject is too thin to be cut out at this size"), 0.0
     treated = _treat(cutout, request.prompt.words, word_rng, effort)

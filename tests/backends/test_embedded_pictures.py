@@ -84,6 +84,40 @@ def test_a_picture_has_the_asked_size_a_mask_and_its_parent():
     assert EmbeddedGenerator.own_pixels is True
 
 
+def labelled(*words):
+    """A request for a blue ball with a lime label and a white cap: less than half of it is blue."""
+    request = request_for(*words, colour=(40, 70, 220), sources=1)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    image = request.sources[0].image.copy()
+    image[np.hypot(x - 64, y - 74) < 21] = (176, 240, 80)
+    image[(np.hypot(x - 64, y - 66) < 40) & (y < 50)] = (245, 245, 245)
+    return replace(request, sources=(replace(request.sources[0], image=image),))
+
+
+def lime(picture):
+    """Share of the subject that is still the label's lime."""
+    near = abs(picture.image.astype(int) - (176, 240, 80)).max(-1) < 40
+    return near[picture.mask].mean()
+
+
+def test_a_label_keeps_its_colour_where_details_are_kept():
+    (repainted,), (kept,) = (
+        EmbeddedGenerator(192, keep_details=keep).generate([labelled(asked("colour", "red"))]) for keep in (False, True)
+    )
+    assert lime(repainted) < 0.1
+    assert lime(kept) > 0.25
+
+
+def test_the_subject_is_as_large_as_asked():
+    (small,), (large,) = (
+        EmbeddedGenerator(192, subject_share=share).generate([request_for()]) for share in ((0.3, 0.3), (0.8, 0.8))
+    )
+    for picture, share in ((small, 0.3), (large, 0.8)):
+        rows, columns = np.nonzero(picture.mask)
+        longer = max(np.ptp(rows), np.ptp(columns)) + 1
+        assert longer == pytest.approx(share * 192, rel=0.15)
+
+
 def test_equal_requests_give_equal_bytes_whatever_was_made_before():
     words = (asked("colour", "blue"), asked("pattern", "striped"))
     generator = EmbeddedGenerator(192)

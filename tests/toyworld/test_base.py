@@ -98,6 +98,14 @@ def test_the_judge_reads_renders_after_the_autoencoder_marks_it_never_saw_includ
     assert np.mean([r.shape == e.truth.shape for r, e in zip(wrong, shown, strict=True)]) < 0.5
 
 
+def test_the_judge_chooses_among_the_marks_it_is_given(reader):
+    shown = [judge.exhibit("test marks", number, 24, 46, SUBJECT_MARKS[:2], 1.0) for number in range(20)]
+    images, boxes = [each.image for each in shown], [each.box for each in shown]
+    among = [mark.name for mark in SUBJECT_MARKS[1:]]
+    assert {reading.mark for reading in reader.read(images, boxes)} >= {SUBJECT_MARKS[0].name}
+    assert {reading.mark for reading in reader.read(images, boxes, among)} <= {"", *among}
+
+
 def test_the_colour_inside_a_mask_is_measured_without_a_network():
     shown = [judge.exhibit("test", number, 24, 46) for number in range(150)]
     measured = [judge.colour_in(each.image, each.mask) for each in shown]
