@@ -19,7 +19,7 @@ def tour(
     ),
     count: Annotated[int, typer.Option("--subjects", min=1, max=12, help="Toy subjects.")] = 3,
     places: Annotated[int, typer.Option("--scenes", min=1, help="Scenes to paint each into.")] = 6,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 220,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 380,
     real: Annotated[
         Path | None,
         typer.Option(metavar="CORPUS", help="A corpus of real photographs to link to.", show_default=False),
@@ -63,7 +63,7 @@ def study(
     count: Annotated[int, typer.Option("--subjects", min=2, max=12, help="Toy subjects.")] = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each subject.")] = 3,
     places: Annotated[int, typer.Option("--scenes", min=1, help="Scenes to paint each into.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 250,
 ) -> None:
     """Answer on the toy world which mechanism helps: trainings, pictures, a table with intervals; resumable."""
     from manifests.console import echo, progress

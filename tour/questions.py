@@ -7,9 +7,10 @@ protocol (CLIP and DINO on photographs): only their direction can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tour.walk import PLACE
 from toyworld.render import Scene
 from toyworld.subjects import Places, Subject
 
@@ -29,6 +30,8 @@ TRAININGS = {
     "regular and own colour named": Training("dreammix"),
     "regular": Training("dreammix", {"name_source_words": 0.0}),
     "own colour named": Training("dreammix", {"regular_prob": 0.0}),
+    "regular as class and own colour named": Training("dreammix", {"own_pixels_prompt": "class"}),
+    "regular as class": Training("dreammix", {"own_pixels_prompt": "class", "name_source_words": 0.0}),
     "photographs": Training("dreammix", {"regular_prob": 0.0, "name_source_words": 0.0}),
     "linear weights": Training("dreammix:paper"),
     **{f"{count} reference{'s' * (count > 1)}": Training("dreammix", {}, count) for count in range(1, 5)},
@@ -56,7 +59,7 @@ class Question:
     asks: str
     published: str
     arms: tuple[Arm, ...]
-    places: Places = field(default_factory=Places)
+    places: Places = PLACE
     suits: Callable[[Subject, Scene], bool] = lambda subject, scene: True
     edits: bool = False  # paint the subject in another colour, instead of as it is
     judged_by: str = "right"
@@ -86,17 +89,24 @@ QUESTIONS = {
         _SMALL,
     ),
     "edits": Question(
-        "Regular data, naming the own colour in training, and TAS, when another colour is asked for?",
+        "For another colour: regular data under the identifier or the class, the own colour named in training, TAS?",
         "DreamMix table 3: TAS raises CLIP-T of edits .265 to .275, regular data (ADM) to .289; "
         "both lower DINO a little (.708, .700, .695)",
         (
             Arm("photographs alone", "photographs"),
             Arm("photographs alone, TAS", "photographs", _TAS, over="photographs alone"),
-            Arm("own colour named", "own colour named", over="photographs alone"),
+            Arm("regular data as the class", "regular as class", over="photographs alone"),
+            Arm("regular data as the class, TAS", "regular as class", _TAS, over="regular data as the class"),
+            Arm(
+                "regular data as the class, own colour named",
+                "regular as class and own colour named",
+                over="regular data as the class",
+            ),
             Arm("regular data", "regular", over="photographs alone"),
             Arm("regular data, TAS", "regular", _TAS, over="regular data"),
             Arm("regular data, own colour named", _FULL, over="regular data"),
             Arm("regular data, own colour named, TAS", _FULL, _TAS, over="regular data, own colour named"),
+            Arm("own colour named", "own colour named", over="photographs alone"),
         ),
         edits=True,
     ),
@@ -107,7 +117,7 @@ QUESTIONS = {
             Arm("plain attention", "plain attention"),
             Arm("masked cross-attention", "masked cross-attention", _CROSS, over="plain attention"),
         ),
-        Places(same_shape=1.0, others=(0.0, 1.0, 0.0)),
+        replace(PLACE, same_shape=1.0, others=(0.0, 1.0, 0.0)),
         _of_same_class,
     ),
     "self": Question(
@@ -122,7 +132,7 @@ QUESTIONS = {
                 over="cross-attention masked alone",
             ),
         ),
-        Places(strong_wall=1.0),
+        replace(PLACE, strong_wall=1.0),
         judged_by="error",
     ),
     "references": Question(

@@ -13,7 +13,7 @@ from PIL import Image
 from manifests.corpus import Corpus
 from pipelines.evaluate.intervals import wilson
 from pipelines.results import Row
-from tour.walk import scene_number
+from tour.walk import PLACE, scene_number
 from toyworld import judge
 from toyworld import subjects as toys
 from toyworld.fitting import Fit, fit
@@ -63,7 +63,7 @@ def read(
     rows: Sequence[Row],
     folder: Path,
     corpus: Corpus,
-    where: toys.Places | None = None,
+    where: toys.Places = PLACE,
     *,
     on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> list[Reading]:
@@ -71,7 +71,6 @@ def read(
 
     Judge and pixels tell a mark from the other subjects' marks and from none.
     """
-    where = where or toys.Places()
     marks = [mark.name for mark in SUBJECT_MARKS]
     by_name = {subject.name: subject for subject in toys.SUBJECTS}
     numbers = {sample.id: scene_number(sample) for sample in corpus.samples(role="bg")}

@@ -33,7 +33,7 @@ __all__ = ["COLUMNS", "Answer", "Figure", "Progress", "study"]
 
 Progress = Callable[[str, int, int], None]
 
-STEPS = 300
+STEPS = 250
 BATCH = 4
 
 COLUMNS: dict[str, Callable[[Reading], float]] = {

@@ -27,6 +27,8 @@ __all__ = ["EDITS", "PAINTING", "TRAINING", "Walk", "build_corpus", "jobs_of", "
 Progress = Callable[[str, int, int], None]
 
 VIEWS, PLACES = 5, 6
+PLACE = toys.Places(size=(0.5, 0.62))
+"""Where the tour paints: boxes with room for the thing as large as it was photographed."""
 CLOSE_UP = 48
 """Pixels of a photograph: the subject fills it, and training costs half as much as on a canvas of 64."""
 UNKNOWN_WORDS = sorted(
@@ -48,14 +50,15 @@ TRAINING: dict[str, Any] = {
     "resolution": CLOSE_UP,
     "variants": 8,
     "regular_variants": 2,
+    "regular_prob": 0.5,
     "name_source_words": 0.5,
-    "max_train_steps": 220,
+    "max_train_steps": 380,
     "train_batch_size": 8,
     "gradient_accumulation_steps": 1,
     "learning_rate": 2e-3,
     "lr_scheduler": "linear",
     "mixed_precision": "bf16",
-    "checkpointing_steps": 110,
+    "checkpointing_steps": 190,
 }
 """The recipe `dreammix` for a base of four million weights and close-ups of 48 px."""
 
@@ -130,14 +133,12 @@ def build_corpus(
     root: Path,
     subjects: Sequence[toys.Subject],
     places: Sequence[int],
-    where: toys.Places | None = None,
+    where: toys.Places = PLACE,
     *,
     on_progress: Progress,
 ) -> None:
     """Render the subjects' photographs and these scenes, and build their corpus as any user's."""
-    listing = toys.write(
-        root / "photographs", subjects, VIEWS, places, where or toys.Places(), canvas=CLOSE_UP, strike=UNKNOWN_WORDS
-    )
+    listing = toys.write(root / "photographs", subjects, VIEWS, places, where, canvas=CLOSE_UP, strike=UNKNOWN_WORDS)
     # as large as in the photographs, or its mark would be a few pixels
     generator = {"size": CLOSE_UP, "subject_share": [0.6, 0.9], "keep_details": "true"}
     recipe = load_recipe("laptop", [f"generate.generator.{name}={value}" for name, value in generator.items()])

@@ -16,7 +16,7 @@ from PIL import Image
 from manifests.corpus import open_corpus
 from manifests.validation import validate
 from tour.reading import Reading, read, shares
-from tour.walk import EDITS, prompt_of
+from tour.walk import EDITS, PLACE, prompt_of
 from toyworld import subjects as toys
 from toyworld.render import render
 
@@ -90,7 +90,7 @@ def rows_like(root: Path, folder: Path, paint):
         with open_corpus(str(root / "corpus")) as corpus:
             number = int(Path(corpus[row.scene.rpartition("#")[2]].source_uri).stem)
         subject = next(subject for subject in toys.SUBJECTS if subject.name == row.subject)
-        scene, box = toys.Places()(number)
+        scene, box = PLACE(number)
         path = folder / row.image
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(paint(subject, scene, box, dict(row.edit).get("colour", subject.colour))).save(path)
