@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tour.walk import PLACE
+from tour.walk import DREAMMIX, PLACE
 from toyworld.render import Scene
 from toyworld.subjects import Places, Subject
 
@@ -27,14 +27,14 @@ class Training:
 
 
 TRAININGS = {
-    "regular and own colour named": Training("dreammix"),
-    "regular": Training("dreammix", {"name_source_words": 0.0}),
-    "own colour named": Training("dreammix", {"regular_prob": 0.0}),
-    "regular as class and own colour named": Training("dreammix", {"own_pixels_prompt": "class"}),
-    "regular as class": Training("dreammix", {"own_pixels_prompt": "class", "name_source_words": 0.0}),
-    "photographs": Training("dreammix", {"regular_prob": 0.0, "name_source_words": 0.0}),
-    "linear weights": Training("dreammix:paper"),
-    **{f"{count} reference{'s' * (count > 1)}": Training("dreammix", {}, count) for count in range(1, 5)},
+    "regular and own colour named": Training("dreammix", DREAMMIX),
+    "regular": Training("dreammix", {**DREAMMIX, "name_source_words": 0.0}),
+    "own colour named": Training("dreammix", {**DREAMMIX, "regular_prob": 0.0}),
+    "regular as class and own colour named": Training("dreammix", {**DREAMMIX, "own_pixels_prompt": "class"}),
+    "regular as class": Training("dreammix", {**DREAMMIX, "own_pixels_prompt": "class", "name_source_words": 0.0}),
+    "photographs": Training("dreammix", {**DREAMMIX, "regular_prob": 0.0, "name_source_words": 0.0}),
+    "linear weights": Training("dreammix:paper", DREAMMIX),
+    **{f"{count} reference{'s' * (count > 1)}": Training("dreammix", DREAMMIX, count) for count in range(1, 5)},
     "masked cross-attention": Training("dreamcom", {"name_source_words": 0.0}),
     "plain attention": Training("dreamcom", {"name_source_words": 0.0, "cross_attention": "none"}),
 }
