@@ -73,7 +73,7 @@ TRAINING: dict[str, Any] = {
 """Settings of any recipe for a base of four million weights and close-ups of 48 px."""
 
 DREAMMIX: dict[str, Any] = {"regular_prob": 0.5, "mask": "box"}
-"""Of `dreammix` alone. The base was trained on boxes: with extended masks marks came out at half the rate."""
+"""Of `dreammix` alone. The base was trained on boxes, and regular pictures are the subject's own pixels."""
 
 PAINTING: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 2.0, "resolution": 64}
 
