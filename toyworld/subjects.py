@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,8 +162,12 @@ def picture(subject: Subject, number: int, seed: int = 0, canvas: int = 64) -> P
 
 
 def _save(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    made = io.BytesIO()
+    PillowImage.fromarray(pixels).save(made, "png")
+    if path.is_file() and path.read_bytes() == made.getvalue():
+        return  # its time stays, so that nobody reads it again
     path.parent.mkdir(parents=True, exist_ok=True)
-    PillowImage.fromarray(pixels).save(path)
+    path.write_bytes(made.getvalue())
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def test_what_is_asked_can_be_run(name):
         assert arm.over in names[:number] if number else arm.over == ""
         resolve(arm.preset, {**PAINTING, **arm.settings})
         training = TRAININGS[arm.training]
-        trainer.load_recipe(training.recipe, {**TRAINING, **training.settings})
+        trainer.load_recipe(training.recipe, settings={**TRAINING, **training.settings})
     scenes = studies._suiting(question, SUBJECTS[:8], 2)
     assert {len(numbers) for numbers in scenes.values()} == {2}
 
