@@ -49,6 +49,7 @@ __all__ = [
     "mend",
     "only",
     "refuse_beyond",
+    "silent",
 ]
 
 WORK = ".work"
@@ -69,7 +70,8 @@ class BuildResult:
     warnings: tuple[str, ...] = field(default=())
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
     del stage, done, total
 
 
@@ -162,7 +164,7 @@ def build(
     max_quarantine: float = 0.05,
     rehash: bool = False,
     retry_failed: bool = False,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
     on_note: Callable[[str], None] = _unsaid,
 ) -> BuildResult:
     """Build or bring up to date the corpus `output` from the photographs `subjects`.
@@ -240,7 +242,7 @@ def compute(inputs: Inputs, root: Path, recipe: Recipe, runner: Runner, *, rehas
     return any(picture.fault and picture.fault.code in MOMENTARY for picture in flow.pictures)
 
 
-def derive(root: Path, on_progress: Callable[[str, int, int], None] = _silent) -> None:
+def derive(root: Path, on_progress: Callable[[str, int, int], None] = silent) -> None:
     """Make everything that follows from the committed files: table copies, ID index, card, Croissant and report."""
     with open_corpus(root) as corpus:
         write_derived(root, corpus.samples())
@@ -248,7 +250,7 @@ def derive(root: Path, on_progress: Callable[[str, int, int], None] = _silent) -
         write_report(corpus, on_progress=on_progress)
 
 
-def mend(root: Path, on_progress: Callable[[str, int, int], None] = _silent) -> RepairReport:
+def mend(root: Path, on_progress: Callable[[str, int, int], None] = silent) -> RepairReport:
     """Repair a corpus from its own whole parts and the stage results beside it, then make the derived files again."""
     read_header(root)
     with output_lock(root / WORK / "lock"):

@@ -21,7 +21,7 @@ from typing import Any
 
 from dataforge.runner import OnProgress
 
-__all__ = ["LOG_NAME", "BuildLog", "Status", "read_status"]
+__all__ = ["LOG_NAME", "BuildLog", "Status", "busy", "read_status"]
 
 LOG_NAME = "progress.jsonl"
 # at most one line a second
@@ -110,8 +110,7 @@ class BuildLog:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         said = [f"{code} {count}" for code, count in self._rejects.most_common(4)]
-        busy = [f"{name} {100 * share:.0f} %" for name, share in (("CPU", cpu), ("GPU", gpu)) if share is not None]
-        self._on_note("  ".join([*busy, *(["refused: " + ", ".join(said)] if said else [])]))
+        self._on_note("  ".join([*busy(cpu, gpu), *(["refused: " + ", ".join(said)] if said else [])]))
 
     def __enter__(self) -> BuildLog:
         return self
@@ -123,6 +122,11 @@ class BuildLog:
         with contextlib.suppress(OSError):  # a full disk has been reported already
             self._write("finished" if kind is None else "stopped")
             self._file.close()
+
+
+def busy(cpu: float | None, gpu: float | None) -> list[str]:
+    """How busy a machine is, in words; nothing of what it does not say."""
+    return [f"{name} {100 * share:.0f} %" for name, share in (("CPU", cpu), ("GPU", gpu)) if share is not None]
 
 
 class _Cpu:

@@ -19,6 +19,21 @@ from manifests.errors import EnvironmentFault, ReportedError, redact
 app = typer.Typer()
 
 CorpusArgument = Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a corpus.", show_default=False)]
+SubjectsArgument = Annotated[
+    Path,
+    typer.Argument(metavar="SUBJECTS", help="A folder of folders, subjects.yaml or subjects.csv.", show_default=False),
+]
+RecipeOption = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Settings; `laptop` is the default.")]
+SetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting on top, e.g. generate.seed=1.", show_default=False),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes; one a core by default.", show_default=False)
+]
+ExecutorOption = Annotated[
+    str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where it runs: this machine, or a Ray cluster.")
+]
 
 
 class Interrupted(BaseException):
@@ -30,28 +45,14 @@ class Interrupted(BaseException):
 
 @app.command()
 def build(
-    subjects: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SUBJECTS", help="A folder of folders, subjects.yaml or subjects.csv.", show_default=False
-        ),
-    ],
+    subjects: SubjectsArgument,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="CORPUS", help="Folder of the corpus.", show_default=False)
     ],
-    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Settings; `laptop` is the default.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="One setting on top, e.g. generate.seed=1.", show_default=False
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; one a core by default.", show_default=False)
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where it runs: this machine, or a Ray cluster.")
-    ] = "local",
+    recipe: RecipeOption = None,
+    sets: SetsOption = None,
+    workers: WorkersOption = None,
+    executor: ExecutorOption = "local",
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="A trial run with the first so many subjects; kept.", show_default=False),
@@ -96,26 +97,15 @@ def build(
 
 @app.command()
 def plan(
-    subjects: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SUBJECTS", help="A folder of folders, subjects.yaml or subjects.csv.", show_default=False
-        ),
-    ],
+    subjects: SubjectsArgument,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="CORPUS", help="Keep the trial's results there.", show_default=False),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Settings; `laptop` is the default.")] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting on top.", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; one a core by default.", show_default=False)
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where it runs: this machine, or a Ray cluster.")
-    ] = "local",
+    recipe: RecipeOption = None,
+    sets: SetsOption = None,
+    workers: WorkersOption = None,
+    executor: ExecutorOption = "local",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Plan for the first so many subjects.", show_default=False)
     ] = None,
@@ -210,9 +200,7 @@ def doctor(
     recipe: Annotated[
         str | None, typer.Argument(metavar="NAME|FILE", help="A recipe; all that ship by default.", show_default=False)
     ] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting on top.", show_default=False)
-    ] = None,
+    sets: SetsOption = None,
     fetch: Annotated[
         str | None,
         typer.Option(

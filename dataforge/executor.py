@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from dataforge.units import Unit, UnitFunction
-from dataforge.worker_process import Resources, UnitResult, WorkerProcess, cores
+from dataforge.worker_process import Resources, UnitResult, WorkerProcess, cores, has_room
 
 __all__ = ["Executor", "InlineExecutor", "LocalExecutor", "Resources", "UnitResult"]
 
@@ -99,7 +99,7 @@ class LocalExecutor:
         if len(self._workers) < min(self._count, resources.max_workers or self._count):
             return self._start(resources)
         least = min(self._workers, key=lambda worker: len(worker.held))
-        return least if least.has_room(unit) else None
+        return least if has_room(least.held, unit, resources.ahead) else None
 
     def _start(self, resources: Resources) -> WorkerProcess:
         numbers = {worker.number for worker in self._workers}

@@ -450,13 +450,14 @@ class Flow:
             orders = own_pixel_orders(self.subjects, self.scenes, section)
         else:
             orders = class_orders(self.subjects, section)
-        keys: list[str] = []
+        ordered: list[tuple[str, int]] = []  # key and seed of each
 
         def tasks() -> Iterator[Task]:
             for order in orders:
-                keys.append(self._key("generate", section.generator, order.depends))
-                self.regular.append(self._ordered(order, keys[-1]))
-                yield Task(keys[-1], order.task_input)
+                key = self._key("generate", section.generator, order.depends)
+                ordered.append((key, order.seed))
+                self.regular.append(self._ordered(order, key))
+                yield Task(key, order.task_input)
 
         outcomes = self._runner.run(
             "generate",
@@ -466,12 +467,11 @@ class Flow:
             batch=_batch(section.generator, 4),
             resources=_resources(section.generator),
         )
-        for picture, key in zip(self.regular, keys, strict=True):
-            self._take_made(picture, outcomes[key])
+        for picture, (key, seed) in zip(self.regular, ordered, strict=True):
+            self._take_made(picture, outcomes[key], seed)
 
     def _ordered(self, order: Order, key: str) -> Picture:
         """The picture that an order will become."""
-        section = self._recipe.generate
         picture = Picture("reg", order.owner, order.class_noun, id=sample_id(order.owner, "reg", key))
         picture.prompt = picture.caption = order.prompt.prompt
         picture.attributes, picture.own_pixels = order.attributes, order.own_pixels
@@ -481,12 +481,11 @@ class Flow:
             describe = self._recipe.describe
             writer = [describe.kind, self._identities["describe"], backend_class("describe", describe.kind).version]
         picture.provenance.append(self._provenance("compose", compose, writer, compose.seed))
-        picture.provenance.append(self._provenance("generate", section.generator, ["", "", ""], order.seed))
         for subject in order.subjects:
             subject.regular_ids.append(picture.id)
         return picture
 
-    def _take_made(self, picture: Picture, outcome: Outcome) -> None:
+    def _take_made(self, picture: Picture, outcome: Outcome, seed: int) -> None:
         if outcome.fault:
             picture.fault = outcome.fault
             picture.provenance.clear()
@@ -497,7 +496,6 @@ class Flow:
         picture.parents = (*value["parents"], *picture.parents)
         picture.scores = _interned(value["scores"])
         picture.perceptual_hash = int(value["perceptual_hash"], 16)
-        seed = picture.provenance.pop().seed
         picture.provenance.append(self._provenance("generate", self._recipe.generate.generator, value["by"], seed))
         if "mask" in outcome.blobs:  # as good as the mask it was cut out with
             picture.mask, picture.mask_area, picture.box = outcome.blobs["mask"], value["area"], _box(value["box"])

@@ -27,6 +27,7 @@ from dataforge.building import (
     free_bytes,
     only,
     refuse_beyond,
+    silent,
 )
 from dataforge.config import Recipe
 from dataforge.doctor import require_ready
@@ -75,10 +76,6 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    del stage, done, total
-
-
 def plan(
     subjects: str | Path,
     output: str | Path | None = None,
@@ -88,7 +85,7 @@ def plan(
     executor: Executor | str | None = None,
     limit: int | None = None,
     trial: int | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> Plan:
     """What `build(subjects, output, recipe)` would do, from a trial of `trial` subjects (default: six a worker).
 
@@ -157,7 +154,7 @@ class _Walked:
 
 
 def _walk(inputs: Inputs, recipe: Recipe, store: Store) -> _Walked:
-    runner = _DryRunner(InlineExecutor(), store, str(inputs.root), _silent)
+    runner = _DryRunner(InlineExecutor(), store, str(inputs.root), silent)
     flow = Flow(inputs, recipe, runner)
     flow.run()
     return _Walked(flow, {stage: counts.reused for stage, counts in runner.counts.items()})
@@ -249,7 +246,7 @@ def _try(
     derive(root)
     first = time.monotonic() - began
     began = time.monotonic()
-    compute(inputs, root, recipe, Runner(executor, store, str(inputs.root), _silent))
+    compute(inputs, root, recipe, Runner(executor, store, str(inputs.root), silent))
     derive(root)
     again = time.monotonic() - began
     counts = read_header(root).header.counts

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from dataforge.units import Unit, UnitFunction
-from dataforge.worker_process import Resources, UnitResult, WorkerProcess, cores, told
+from dataforge.worker_process import Resources, UnitResult, WorkerProcess, cores, has_room, told
 from manifests.errors import EnvironmentFault, ReportedError, UsageError
 
 __all__ = ["RayExecutor"]
@@ -150,12 +150,6 @@ class _Held:
         self.ready = False
         self.units: deque[Unit] = deque()
         self.unsaid: list[Unit] = []  # of them those that go with the next call
-
-    def has_room(self, unit: Unit, ahead: int) -> bool:
-        """As `WorkerProcess.has_room`."""
-        if not self.units:
-            return True
-        return len(self.units) <= ahead and not unit.get("alone") and not self.units[-1].get("alone")
 
 
 class RayExecutor:
@@ -286,7 +280,7 @@ class RayExecutor:
         """Waiting units to actors that have room, idle ones first; then one call to each that has something to do."""
         free = [held for held in self._held if held.ready and held.asked is None]
         while waiting:
-            takers = [held for held in free if held.has_room(waiting[0], ahead)]
+            takers = [held for held in free if has_room(held.units, waiting[0], ahead)]
             if not takers:
                 break
             taker = min(takers, key=lambda held: len(held.units))

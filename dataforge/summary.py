@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from dataforge.building import BuildResult
-from dataforge.buildlog import Status
+from dataforge.buildlog import Status, busy
 from dataforge.planning import Plan
 from manifests.console import console, echo, id_column
 from manifests.corpus import open_corpus
@@ -125,11 +125,9 @@ def print_status(name: str, status: Status) -> None:
     console.print(table)
     for code, count in sorted(last["rejects"].items(), key=lambda item: -item[1]):
         echo(f"refused: {count:,} {CODES[code].meaning if code in CODES else code}")
-    busy = [
-        f"{what} {100 * last[key]:.0f} %" for key, what in (("cpu", "CPU"), ("gpu", "GPU")) if last[key] is not None
-    ]
-    if owner is not None and busy:
-        echo(f"busy: {', '.join(busy)}")
+    said = busy(last["cpu"], last["gpu"])
+    if owner is not None and said:
+        echo(f"busy: {', '.join(said)}")
 
 
 def _span(seconds: float) -> str:

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 from dataforge.units import Unit, UnitFunction
 from manifests.errors import CODES, CorpusError, EnvironmentFault, ReportedError, UsageError
 
-__all__ = ["Resources", "UnitResult", "WorkerProcess", "cores", "told"]
+__all__ = ["Resources", "UnitResult", "WorkerProcess", "cores", "has_room", "told"]
 
 # what a worker that decodes bytes from outside may know of this process's environment: nothing secret is on the list
 HARMLESS_NAMES = frozenset(
@@ -56,6 +57,13 @@ class UnitResult:
     died: str | None = None
     alone: bool = True
     notes: tuple[str, ...] = ()
+
+
+def has_room(held: Sequence[Unit], unit: Unit, ahead: int) -> bool:
+    """Whether a worker that holds these may be given a unit: none beside one that must be alone, and few at all."""
+    if not held:
+        return True
+    return len(held) <= ahead and not unit.get("alone") and not held[-1].get("alone")
 
 
 class WorkerProcess:
@@ -115,12 +123,6 @@ class WorkerProcess:
         # the results of the unit before are still being written when this one begins, once units overlap
         self._shared = len(self.held) > 1 or (self._shared and not unit.get("alone"))
         self._say({"fn": asdict(fn), "unit": unit})
-
-    def has_room(self, unit: Unit) -> bool:
-        """Whether a unit may be given now: no other is held beside one that must be alone, and few at all."""
-        if not self.held:
-            return True
-        return len(self.held) <= self.resources.ahead and not unit.get("alone") and not self.held[-1].get("alone")
 
     def release(self) -> None:
         """Have the process let go of the stage it holds, and of that stage's model."""

@@ -126,8 +126,7 @@ def _paint_group(painter: Painter, output: Path, reader: Reader, jobs: Mapping[s
     batches: dict[Any, list[str]] = {}
     for key, prepared in _again(jobs, jobs, reader):
         # a prompt that is too long is said before the first picture of the group, not after an hour
-        for part in prepared.parts[:1]:
-            painter.check(_request(prepared, part), prepared.settings)
+        painter.check(_request(prepared, prepared.parts[0]), prepared.settings)
         sizes = frame_sizes(painter.backbone, prepared.mask, prepared.settings)
         alike: tuple[Any, ...] = (canonical_json(dataclasses.asdict(prepared.settings)), sizes)
         batches.setdefault((key,) if prepared.job.also else alike, []).append(key)

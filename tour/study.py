@@ -20,12 +20,11 @@ from manifests.corpus import open_corpus
 from manifests.fsops import write_atomic
 from manifests.ids import digest_of
 from pipelines.evaluate.intervals import bootstrap, mean
-from pipelines.jobs import Job
 from pipelines.results import Row
 from pipelines.run import run
 from tour.questions import QUESTIONS, TRAININGS, Arm, Question
 from tour.reading import Reading, read
-from tour.walk import EDITS, PAINTING, TRAINING, build_corpus, prompt_of, scene_number
+from tour.walk import PAINTING, TRAINING, build_corpus, job_of, other_colours, scene_number
 from toyworld import subjects as toys
 from toyworld.model import BASE
 
@@ -167,7 +166,7 @@ def _train(root: Path, name: str, shared: Mapping[str, Any], seed: int, base: Pa
         references=training.references,
         settings=settings,
         bank=root / "bank",
-        on_progress=lambda stage, done, total, *_: on_progress(stage, done, total),
+        on_progress=on_progress,
     )
     return output
 
@@ -183,24 +182,18 @@ def _paint(
 ) -> list[_Picture]:
     question = QUESTIONS[name]
     painted = root / "painted" / name / digest_of(asdict(arm))[:8]
+    settings = {**PAINTING, "resolution": question.places.canvas, **arm.settings}
     jobs, paired_by = [], []
     with open_corpus(str(root / name / "corpus")) as corpus:
         ids = {scene_number(sample): sample.id for sample in corpus.samples(role="bg")}
         for seed, folder in enumerate(adapters):
             for subject in subjects:
-                others = [colour for colour in EDITS if colour and colour != subject.colour]
+                others = other_colours(subject)
                 for at, number in enumerate(scenes[subject.name]):
                     colour = others[(seed + at) % len(others)] if question.edits else ""
+                    place = f"{corpus.root}#{ids[number]}"
                     jobs.append(
-                        Job(
-                            scene=f"{corpus.root}#{ids[number]}",
-                            adapter=str(folder / subject.name),
-                            prompt=prompt_of(colour),
-                            edit={"colour": colour} if colour else {},
-                            preset=arm.preset,
-                            settings={**PAINTING, "resolution": question.places.canvas, **arm.settings},
-                            seed=1000 * seed + number,
-                        )
+                        job_of(place, folder / subject.name, colour, arm.preset, settings, seed=1000 * seed + number)
                     )
                     paired_by.append((subject.name, seed, colour, number))
         rows = run(jobs, painted, batch_size=16, on_progress=on_progress)

@@ -29,7 +29,9 @@ __all__ = [
     "TRAINING",
     "Walk",
     "build_corpus",
+    "job_of",
     "jobs_of",
+    "other_colours",
     "prompt_of",
     "scene_number",
     "walk",
@@ -134,7 +136,7 @@ def walk(
             base=base,
             output=made.adapters,
             settings=settings,
-            on_progress=lambda stage, done, total, *_: on_progress(stage, done, total),
+            on_progress=on_progress,
         )
     with made.step("painting"), open_corpus(str(made.corpus)) as corpus:
         jobs = list(jobs_of(corpus, made.adapters, made.subjects, PAINTING))
@@ -159,31 +161,35 @@ def build_corpus(
 
 
 def jobs_of(
-    corpus: Corpus,
-    adapters: Path,
-    subjects: Sequence[toys.Subject],
-    settings: dict[str, Any],
-    *,
-    edits: Sequence[str] = EDITS,
-    preset: str = "plain",
-    seed: int = 0,
+    corpus: Corpus, adapters: Path, subjects: Sequence[toys.Subject], settings: dict[str, Any]
 ) -> Iterator[Job]:
     """Each subject in each scene of the corpus in each colour, by ID; the word stands where training had it."""
     scenes = sorted((sample for sample in corpus.samples(role="bg")), key=scene_number)
     for subject in subjects:
+        others = other_colours(subject)
         for number, scene in enumerate(scenes):
             # every scene shows the thing as it is and in one other colour
-            others = [colour for colour in edits if colour and colour != subject.colour]
-            for colour in ("", *([others[number % len(others)]] if others else [])):
-                yield Job(
-                    scene=f"{corpus.root}#{scene.id}",
-                    adapter=str(adapters / subject.name),
-                    prompt=prompt_of(colour),
-                    edit={"colour": colour} if colour else {},
-                    preset=preset,
-                    settings=settings,
-                    seed=seed + number,
-                )
+            for colour in ("", others[number % len(others)]):
+                place = f"{corpus.root}#{scene.id}"
+                yield job_of(place, adapters / subject.name, colour, "plain", settings, seed=number)
+
+
+def other_colours(subject: toys.Subject) -> list[str]:
+    """The colours a subject is asked for in beside its own."""
+    return [colour for colour in EDITS if colour and colour != subject.colour]
+
+
+def job_of(scene: str, adapter: Path, colour: str, preset: str, settings: dict[str, Any], *, seed: int) -> Job:
+    """One picture: the adapter's subject in a scene, in another colour or, where that is "", as it is."""
+    return Job(
+        scene=scene,
+        adapter=str(adapter),
+        prompt=prompt_of(colour),
+        edit={"colour": colour} if colour else {},
+        preset=preset,
+        settings=settings,
+        seed=seed,
+    )
 
 
 def prompt_of(colour: str) -> str:

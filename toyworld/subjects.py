@@ -131,7 +131,7 @@ def write(
             picture = render(photograph(subject, number, seed, canvas))
             _save(folder / subject.name / "images" / f"{number}.png", picture.image)
             _save(folder / subject.name / "masks" / f"{number}.png", picture.masks[-1].astype(np.uint8) * 255)
-        (folder / subject.name / "overrides.yaml").write_text(yaml.safe_dump({"strike_words": list(strike)}), "utf-8")
+        _put(folder / subject.name / "overrides.yaml", yaml.safe_dump({"strike_words": list(strike)}).encode())
         listed.append(
             {
                 "name": subject.name,
@@ -152,7 +152,7 @@ def write(
         "scenes": [{"photographs": ["scenes/*.png"], "boxes": boxes}],
     }
     path = folder / "subjects.yaml"
-    path.write_text(yaml.safe_dump(listing, sort_keys=False), "utf-8")
+    _put(path, yaml.safe_dump(listing, sort_keys=False).encode())
     return path
 
 
@@ -164,10 +164,15 @@ def picture(subject: Subject, number: int, seed: int = 0, canvas: int = 64) -> P
 def _save(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     made = io.BytesIO()
     PillowImage.fromarray(pixels).save(made, "png")
-    if path.is_file() and path.read_bytes() == made.getvalue():
-        return  # its time stays, so that nobody reads it again
+    _put(path, made.getvalue())
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file; one that holds these bytes already keeps its time, so that nobody reads it again."""
+    if path.is_file() and path.read_bytes() == data:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(made.getvalue())
+    path.write_bytes(data)
 
 
 def main() -> None:

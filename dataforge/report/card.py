@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
-from dataforge.report.overview import provenance, who_spoke
+from dataforge.report.overview import Spoke, provenance, who_spoke
 from dataforge.report.plan import check_owner
 from dataforge.report.wording import BACKENDS
 from manifests.corpus import Corpus
@@ -270,6 +270,7 @@ def _card(corpus: Corpus, place: str | None) -> str:
     )
     known = [(label, f"{counts[key]:,}") for key, label in COUNTS.items() if key in counts]
     other = [(markdown_text(key), f"{count:,}") for key, count in sorted(counts.items()) if key not in COUNTS]
+    spoken = who_spoke(provenance(corpus))
     stages = [
         (
             markdown_text(step.stage),
@@ -279,7 +280,7 @@ def _card(corpus: Corpus, place: str | None) -> str:
             markdown_text(step.version),
             f"{step.count:,}",
         )
-        for step in who_spoke(provenance(corpus))
+        for step in spoken
     ]
     blocks = [
         f"---\n{front}---",
@@ -291,7 +292,7 @@ def _card(corpus: Corpus, place: str | None) -> str:
         "## How it was made",
         "Which backend spoke in each stage, and for how many pictures:",
         _table(("stage", "who spoke", "that is", "model", "version", "pictures"), stages, numbers=(5,)),
-        *_models(corpus),
+        *_models(spoken),
         "## Subjects, credits and consent",
         *_subjects(subjects),
         "## Files",
@@ -312,8 +313,8 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9. -]", "", text)
 
 
-def _models(corpus: Corpus) -> list[str]:
-    models = sorted({step.model for step in who_spoke(provenance(corpus)) if step.model})
+def _models(spoken: Iterable[Spoke]) -> list[str]:
+    models = sorted({step.model for step in spoken if step.model})
     if not models:
         return ["No model was used whose licence would reach the data."]
     known = [

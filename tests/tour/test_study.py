@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import trainer
 from pipelines.settings import resolve
+from tests.tour.conftest import dataforge, links_of, times_of
 from tour import study as studies
 from tour.questions import QUESTIONS, TRAININGS
 from tour.walk import PAINTING, TRAINING
 from toyworld.subjects import SUBJECTS
 
-
-def study(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = ["study", "-o", "out", "--only", "self", "--subjects", "2"]
-    command += ["--seeds", "1", "--scenes", "1", "--steps", "2"]
-    return subprocess.run(
-        [sys.executable, "-m", "dataforge", *command], cwd=folder, capture_output=True, text=True, timeout=600
-    )
+STUDY = "study -o out --only self --subjects 2 --seeds 1 --scenes 1 --steps 2"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    done = study(folder)
+    done = dataforge(folder, STUDY)
     assert done.returncode == 0, done.stderr
     return folder / "out", done.stdout
 
@@ -42,20 +33,16 @@ def test_a_question_is_answered_for_each_of_its_arms(made):
     assert [answer["pictures"] for answer in answers] == [2, 2]
     assert answers[0]["differences"] == {}
     assert "error" in answers[1]["differences"]
-    page = (root / "index.html").read_text("utf-8")
-    linked = re.findall(r'(?:src|href)="([^"#]+)"', page)
-    assert len(linked) == len(QUESTIONS["self"].arms)
-    assert [path for path in linked if not (root / path).exists()] == []
+    assert len(links_of(root / "index.html")) == len(QUESTIONS["self"].arms)
 
 
 def test_a_second_run_trains_and_paints_nothing(made):
     root, said = made
-    files = [path for path in root.rglob("*") if path.suffix in (".png", ".safetensors", ".tar")]
-    before = {path: path.stat().st_mtime_ns for path in files}
-    done = study(root.parent)
+    before = times_of(root)
+    done = dataforge(root.parent, STUDY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == said
-    assert before == {path: path.stat().st_mtime_ns for path in files}
+    assert before == times_of(root)
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
