@@ -141,7 +141,7 @@ def build(subjects: Path, output: Path, recipe: dict[str, Any], executor: str | 
 
 
 def noop(folder: Path, subjects: int) -> dict[str, float]:
-    """Peak of many subjects over that of a tenth, and CPU seconds to find that nothing is to be done."""
+    """What the driver's peak grows by a picture, in kB, and CPU seconds to find that nothing is to be done."""
     from benchmarks.noop import write_names
 
     # shards as many as there would be of real pictures
@@ -162,8 +162,10 @@ def noop(folder: Path, subjects: int) -> dict[str, float]:
             f"{count:6} subjects: driver's peak {done['driver_peak']:6.1f} MB, {1000 * done['cpu'] / count / 5:6.2f} "
             f"ms CPU a photograph, all of the build; nothing to do found in {idle:.1f} s CPU"
         )
-    print(f"peak of {subjects} subjects over {subjects // 10}: {peaks[1] / peaks[0]:.3f}")
-    return {"peak": peaks[1] / peaks[0], "idle_s": idle}
+    # five photographs a subject, each with one regular picture
+    growth = (peaks[1] - peaks[0]) * 1e3 / (10 * (subjects - subjects // 10))
+    print(f"the driver grows by {growth:.1f} kB a picture, {peaks[1] / peaks[0]:.2f} x from {subjects // 10} subjects")
+    return {"growth": growth, "idle_s": idle}
 
 
 def child_runner(records: int, folder: str) -> Any:

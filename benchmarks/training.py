@@ -18,6 +18,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def report(name: str, ours: float, theirs: float, limit: float) -> None:
     print(f"{name}: {ours:.3f} s over {theirs:.3f} s = {ours / theirs:.3f}x (at most {limit:.2f}x)", flush=True)
 
 
+@contextmanager
 def stepper(job: Job, names: list[str]) -> Iterator[Callable[[], None]]:
     """One optimizer step of the loop over these subjects; the base is left clean afterwards."""
     group = [subject for subject in job.subjects if subject.id in names]
@@ -78,17 +80,15 @@ def stepper(job: Job, names: list[str]) -> Iterator[Callable[[], None]]:
 
 def encodes(job: Job, rounds: int) -> None:
     """The cached step against the same step with its two VAE encodes."""
-    steps = stepper(job, ["red-ball"])
-    step = next(steps)
     pixels = torch.rand(1, 3, RESOLUTION, RESOLUTION) * 2 - 1
+    with stepper(job, ["red-ball"]) as step:
 
-    def with_encodes() -> None:
-        job.backbone.encode_image(pixels)
-        job.backbone.encode_image(pixels)
-        step()
+        def with_encodes() -> None:
+            job.backbone.encode_image(pixels)
+            job.backbone.encode_image(pixels)
+            step()
 
-    report("cached 9-channel step over one that encodes", *paired(step, with_encodes, rounds), 0.80)
-    steps.close()  # type: ignore[attr-defined]
+        report("cached 9-channel step over one that encodes", *paired(step, with_encodes, rounds), 0.80)
 
 
 def bare(job: Job, rounds: int) -> None:
@@ -121,8 +121,8 @@ def together(corpus: Path, base: Path, folder: Path, bank: Path, rounds: int) ->
     ):
         for job in (stacked, plain):
             job.prepare(lambda *_: None)
-        one, other = stepper(stacked, [s.id for s in stacked.subjects]), stepper(plain, ["red-ball"])
-        report("four subjects over a plain batch of four", *paired(next(one), next(other), rounds), 1.12)
+        with stepper(stacked, [s.id for s in stacked.subjects]) as one, stepper(plain, ["red-ball"]) as other:
+            report("four subjects over a plain batch of four", *paired(one, other, rounds), 1.12)
 
 
 def starts(corpus: Path, base: Path, folder: Path, rounds: int) -> None:
@@ -137,7 +137,8 @@ def starts(corpus: Path, base: Path, folder: Path, rounds: int) -> None:
 
                 def begin(job: Job = job) -> None:
                     job.prepare(lambda *_: None)
-                    next(stepper(job, ["red-ball"]))()
+                    with stepper(job, ["red-ball"]) as step:
+                        step()
 
                 costs[which].append(cost(begin))
     report("second start over first", statistics.median(costs[1]), statistics.median(costs[0]), 0.25)
@@ -169,14 +170,14 @@ def stock(script: Path, corpus: Path, base: Path, folder: Path, rounds: int) -> 
     settings = {**SETTINGS, "mask": "box"}
     with Job.open(corpus, "dreammix", base, folder / "ours", settings=settings) as job:
         job.prepare(lambda *_: None)
-        step = next(stepper(job, ["red-ball"]))
         few, many = 2, 2 + rounds
-        step()
         mine, yours = [], []
-        for _ in range(3):
-            short = theirs(few)
-            mine += [cost(step) for _ in range(rounds)]
-            yours.append((theirs(many) - short) / rounds)
+        with stepper(job, ["red-ball"]) as step:
+            step()
+            for _ in range(3):
+                short = theirs(few)
+                mine += [cost(step) for _ in range(rounds)]
+                yours.append((theirs(many) - short) / rounds)
     report("cached SDXL LoRA step over diffusers' script", statistics.median(mine), statistics.median(yours), 0.82)
 
 

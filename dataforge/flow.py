@@ -85,6 +85,7 @@ class Flow:
         self.mask_faults: dict[str, Fault] = {}
         # sections live as long as the recipe, so their place in memory names them
         self._said: dict[tuple[str, int], tuple[list[str], list[str]]] = {}
+        self._digests: dict[int, str] = {}
         self._spoken: dict[tuple[str, int, str, str, str, int], Provenance] = {}
 
     def run(self, *, rehash: bool = False) -> None:
@@ -145,8 +146,9 @@ class Flow:
                 picture.fault = outcome.fault
                 continue
             value = outcome.value
-            picture.source_sha256, picture.notes = value["sha256"], tuple(value["notes"])
-            name = sample_id(picture.owner, picture.role, picture.source_sha256)
+            # what stands in many places is one text: results come out of JSON with their own copy
+            picture.source_sha256, picture.notes = sys.intern(value["sha256"]), tuple(value["notes"])
+            name = sys.intern(sample_id(picture.owner, picture.role, picture.source_sha256))
             first = taken.setdefault(name, picture)
             if first is not picture and first.source_sha256 == picture.source_sha256:
                 picture.alias_of = name
@@ -154,7 +156,7 @@ class Flow:
             if first is not picture:
                 self._refuse(picture, Fault("E171", f"{_source(first).file.path} has the ID {name}"))
                 continue
-            picture.id, picture.image, picture.format = name, outcome.blobs["image"], value["format"]
+            picture.id, picture.image, picture.format = name, outcome.blobs["image"], sys.intern(value["format"])
             picture.width, picture.height = value["width"], value["height"]
             picture.perceptual_hash = int(value["perceptual_hash"], 16)
             picture.provenance.append(self._provenance("ingest", ingest, ["dataforge", "", __version__]))
@@ -368,7 +370,7 @@ class Flow:
                     photo.flags.append("not-described")
             else:
                 by, captions = outcome.value["by"], outcome.value["captions"]
-                words = [decode(SubjectAttribute, word, where="describe") for word in outcome.value["words"]]
+                words = [_interned_word(word) for word in outcome.value["words"]]
             subject.words = corrected_words(words, subject.source.overrides, [photo.id for photo in subject.kept()])
             attributes = [
                 Attribute(category=w.category, word=w.word, score=w.score, origin=w.origin) for w in subject.words
@@ -491,9 +493,9 @@ class Flow:
             picture.provenance.clear()
             return
         value = outcome.value
-        picture.image, picture.format = outcome.blobs["image"], value["format"]
+        picture.image, picture.format = outcome.blobs["image"], sys.intern(value["format"])
         picture.width, picture.height = value["width"], value["height"]
-        picture.parents = (*value["parents"], *picture.parents)
+        picture.parents = (*map(sys.intern, value["parents"]), *picture.parents)
         picture.scores = _interned(value["scores"])
         picture.perceptual_hash = int(value["perceptual_hash"], 16)
         picture.provenance.append(self._provenance("generate", self._recipe.generate.generator, value["by"], seed))
@@ -550,13 +552,16 @@ class Flow:
                 version = backend_class(ROLES[stage], section.model_dump()["kind"]).version
                 # weights are known by what they are: other bytes under the same name give other results
                 identity = self._identities[ROLES[stage]]
-            known = self._said[stage, id(section)] = [version, section.digest], [identity] if identity else []
+            known = self._said[stage, id(section)] = [version, self._digest(section)], [identity] if identity else []
         before, after = known
         return digest_of([stage, STAGE_VERSIONS[stage], *before, depends, *after])
 
+    def _digest(self, section: Section) -> str:
+        return self._digests.get(id(section)) or self._digests.setdefault(id(section), section.digest)
+
     def _provenance(self, stage: str, section: Section, by: Sequence[str], seed: int = 0) -> Provenance:
         """What spoke, one record however many pictures share it."""
-        backend, model, version = by
+        backend, model, version = map(sys.intern, by)
         key = (stage, id(section), backend, model, version, seed)
         known = self._spoken.get(key)
         if known is None:
@@ -565,7 +570,7 @@ class Flow:
                 backend=backend,
                 model=model,
                 version=version,
-                settings_digest=section.digest,
+                settings_digest=self._digest(section),
                 seed=seed,
             )
             if stage != "generate":  # whose seed is each picture's own
@@ -593,6 +598,16 @@ def _decoding(limits: Limits) -> Resources:
 def _source(picture: Picture) -> PhotographSource | SceneSource:
     assert picture.source is not None
     return picture.source
+
+
+def _interned_word(value: dict[str, Any]) -> SubjectAttribute:
+    word = decode(SubjectAttribute, value, where="describe")
+    return replace(
+        word,
+        category=sys.intern(word.category),
+        word=sys.intern(word.word),
+        sample_ids=tuple(map(sys.intern, word.sample_ids)),
+    )
 
 
 def _interned(scores: dict[str, float]) -> dict[str, float]:

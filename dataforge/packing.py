@@ -41,7 +41,8 @@ def corpus_content(inputs: Inputs, flow: Flow, recipe: Recipe, store: Store) -> 
         for picture in kept:
             yield _unpacked(picture, subjects.get(picture.owner), first_paths, store)
 
-    rows = [_subject_row(subject, recipe, scene_ids, {picture.id for picture in kept}) for subject in flow.subjects]
+    kept_ids = {picture.id for picture in kept}
+    rows = [_subject_row(subject, recipe, scene_ids, kept_ids) for subject in flow.subjects]
     return CorpusContent(
         samples=samples,
         subjects=sorted(rows, key=lambda row: row.id),

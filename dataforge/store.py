@@ -237,9 +237,13 @@ class Store:
         value = json.loads(row[0])
         if "fault" in value:
             return Outcome({}, {}, Fault(*value["fault"]))
-        # a part's path is one text, however many results refer to it
+        # a part's path is one text, however many results refer to it; so is the sha256 of bytes in two places
         part = sys.intern(row[1])
-        return Outcome(value["value"], {name: BlobRef(part, *place) for name, place in value["blobs"].items()})
+        blobs = {
+            name: BlobRef(part, offset, length, sys.intern(sha256))
+            for name, (offset, length, sha256) in value["blobs"].items()
+        }
+        return Outcome(value["value"], blobs)
 
     def forget(self, stage: str, keys: Iterable[str]) -> None:
         """Drop results and the parts that hold them, so that they are computed again; neighbours in a part go too."""

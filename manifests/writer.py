@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.counts import counts_of
@@ -28,6 +29,8 @@ __all__ = ["CorpusContent", "UnpackedSample", "check_output", "commit_corpus", "
 
 # few rows a group: one sample or one subject is read without decoding a large part of the table
 ROWS_PER_GROUP = 4096
+# as Python objects a row is many times as large as in Arrow: so few of them are made at a time
+ROWS_AT_A_TIME = 256
 DERIVED_TABLES = ("manifest.parquet", "subjects.parquet", "ledger.parquet")
 
 
@@ -207,12 +210,26 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and not path.is_symlink() and path.stat().st_size == size
 
 
+def _batches(rows: Iterator[Any], size: int) -> Iterator[Iterator[Any]]:
+    """The rows, so many at a time; each batch is gone through before the next is asked for."""
+    for first in rows:
+        yield chain([first], islice(rows, size - 1))
+
+
 def _write_table(root: Path, pattern: str, record: type, rows: Iterator[Any]) -> FileEntry:
-    count = 0
+    count, last = 0, ""
+
+    def checked(row: Any) -> Any:
+        nonlocal last
+        if record is Sample:
+            check_id(row.id)
+            if row.id <= last:
+                raise IntegrityError(f"{row.id} stands twice or out of order.", code="E303")
+            last = row.id
+        return row
 
     def write(file: IO[bytes]) -> None:
         nonlocal count
-        last = ""
         with pq.ParquetWriter(
             file,
             arrow_schema(record),
@@ -221,15 +238,14 @@ def _write_table(root: Path, pattern: str, record: type, rows: Iterator[Any]) ->
             write_page_index=True,
             store_schema=True,
         ) as writer:
-            while batch := [row for _, row in zip(range(ROWS_PER_GROUP), rows, strict=False)]:
-                for row in batch:
-                    if record is Sample:
-                        check_id(row.id)
-                        if row.id <= last:
-                            raise IntegrityError(f"{row.id} stands twice or out of order.", code="E303")
-                        last = row.id
-                writer.write_table(table_from_records(record, batch), row_group_size=ROWS_PER_GROUP)
-                count += len(batch)
+            for group in _batches(map(checked, rows), ROWS_PER_GROUP):
+                tables = [table_from_records(record, batch) for batch in _batches(group, ROWS_AT_A_TIME)]
+                table = pa.concat_tables(tables).combine_chunks()
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+                count += len(table)
+                del tables, table
+                # Arrow keeps what it was given for next time: some 20 MB that a build would carry to its end
+                pa.default_memory_pool().release_unused()
 
     path, size, sha256 = write_named_by_content(root, pattern, write)
     return FileEntry(path=path.name, size=size, sha256=sha256, rows=count)

@@ -54,10 +54,11 @@ def write_lora(
     seed: int = 0,
     words=(("colour", "red"),),
     identifier="sks",
+    base: Path | None = None,
     **fields,
 ):
-    """An adapter folder with a random LoRA of rank 2, as diffusers saves it."""
-    backbone = backbones.load(tiny(kind))
+    """An adapter folder with a random LoRA of rank 2, as diffusers saves it; on `base` or the tiny one of its kind."""
+    backbone = backbones.load(base or tiny(kind))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = backbone.unet

@@ -9,10 +9,10 @@ from benchmarks import scale
 pytestmark = pytest.mark.slow
 
 
-def test_memory_does_not_grow_with_subjects_and_nothing_to_do_is_found_in_seconds(tmp_path):
-    """2,000 subjects, 10,000 photographs, stages that compute nothing."""
+def test_a_picture_takes_little_memory_and_nothing_to_do_is_found_in_seconds(tmp_path):
+    """2,000 subjects, 10,000 photographs, stages that compute nothing: 100,000 pictures would take half a gigabyte."""
     found = scale.noop(tmp_path, 2000)
-    assert found["peak"] <= 1.15
+    assert found["growth"] <= 5
     assert found["idle_s"] < 5
 
 
