@@ -109,10 +109,7 @@ class Corpus:
         return self._records(LedgerRow, self.header.ledger)
 
     def _records(self, record: type[RecordT], entry: FileEntry) -> list[RecordT]:
-        # batch by batch: what a whole table is decoded through takes as much memory as the records
-        batches = read_table(self.root, entry).to_batches(max_chunksize=256)
-        tables = (pa.Table.from_batches([batch]) for batch in batches)
-        return [row for table in tables for row in records_from_table(record, table, where=entry.path)]
+        return records_from_table(record, read_table(self.root, entry), where=entry.path)
 
     def _select(self, asked: tuple[str, ...]) -> dict[str, int]:
         """Row by ID of the samples that were asked for, in ID order."""

@@ -113,5 +113,7 @@ def records_from_table(record: type[RecordT], table: pa.Table, *, where: str) ->
     check_columns(record, table, where=where)
     # a newer minor version may add columns: they are left alone, so that readers can be upgraded last
     known = [name for name in arrow_schema(record).names if name in table.column_names]
-    rows = table.select(known).to_pylist()
+    # batch by batch: what a whole table is decoded through takes as much memory as the records
+    batches = table.select(known).to_batches(max_chunksize=256)
+    rows = (row for batch in batches for row in batch.to_pylist())
     return [decode(record, row, where=f"{where} row {number}") for number, row in enumerate(rows)]

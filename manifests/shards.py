@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from manifests.errors import CorpusError, IntegrityError
 from manifests.fsops import write_atomic
@@ -80,22 +80,18 @@ class ShardSample:
     members: Sequence[Member]
 
 
-@dataclass(frozen=True, slots=True)
-class MemberName:
+class MemberName(NamedTuple):
     """A member as found in a shard."""
 
-    key: str
-    ending: str
+    name: str
     offset: int
     length: int
 
 
-def check_member_name(name: str) -> tuple[str, str]:
-    """Key and ending of a member's name; raises `CorpusError` E304 for a name outside the grammar."""
-    match = _MEMBER.fullmatch(name)
-    if match is None:
+def check_member_name(name: str) -> None:
+    """Raises `CorpusError` E304 for a name outside the grammar, `<owner>/<name>.<ending>`."""
+    if _MEMBER.fullmatch(name) is None:
         raise CorpusError(f"member {name!r}.", code="E304")
-    return match[1], match[2]
 
 
 # what all headers share: mode, uid, gid | mtime | type, no link, magic, no owners, device numbers, no prefix
@@ -107,7 +103,7 @@ _SUM_OF_ALL = sum(_BEFORE_LENGTH) + sum(_AFTER_LENGTH) + sum(_TAIL) + 8 * ord(" 
 
 
 def _header(name: str, length: int) -> bytes:
-    check_member_name(name)
+    """The header of a member whose name was checked."""
     encoded = name.encode()
     if len(encoded) > 100:
         raise CorpusError(f"member name {name!r} is longer than 100 bytes.", code="E301")
@@ -168,8 +164,10 @@ def write_shard(path: Path, samples: Sequence[ShardSample]) -> str:
                 data = member.data()
                 if len(data) != member.length:
                     raise IntegrityError(f"{sample.key}.{member.ending} changed before it was packed.", code="E401")
+                name = f"{sample.key}.{member.ending}"
+                check_member_name(name)
                 parts += (
-                    _header(f"{sample.key}.{member.ending}", member.length),
+                    _header(name, member.length),
                     data,
                     _PADDING[-member.length % BLOCK],
                 )
@@ -207,12 +205,11 @@ def mapped(file: IO[bytes]) -> memoryview:
     return memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 
-def scan_members(file: IO[bytes]) -> list[MemberName]:
-    """Names and positions of all members, header checksums verified; for `validate` and `repair` only.
+def scan_members(data: memoryview) -> list[MemberName]:
+    """Names and positions of all members of a shard's bytes, header checksums verified; for `validate` only.
 
     Raises `CorpusError` E304 for a member outside the grammar and `IntegrityError` E401 for a broken header.
     """
-    data = mapped(file)
     members: list[MemberName] = []
     size = len(data)
     position = 0
@@ -230,9 +227,11 @@ def scan_members(file: IO[bytes]) -> list[MemberName]:
             length = int(header[124:136].rstrip(b"\0 "), 8)
         except ValueError:
             length = -1
-        if length < 0 or position + BLOCK + length > size or header != _header(name, length):
+        if length < 0 or position + BLOCK + length > size:
             raise IntegrityError(f"header at byte {position} is damaged.", code="E401")
-        key, ending = check_member_name(name)
-        members.append(MemberName(key, ending, position + BLOCK, length))
+        check_member_name(name)
+        if header != _header(name, length):
+            raise IntegrityError(f"header at byte {position} is damaged.", code="E401")
+        members.append(MemberName(name, position + BLOCK, length))
         position += BLOCK + -(-length // BLOCK) * BLOCK
     raise IntegrityError("the shard has no end mark.", code="E401")

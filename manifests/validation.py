@@ -218,7 +218,7 @@ def _shard_problems(root: Path, entry: FileEntry, samples: list[Sample], decode:
         data = mapped(file)
     if sha256_hex(data) != entry.sha256:
         yield Problem("E401", entry.path, "sha256 differs from the recorded one.")
-    found = yield from _members(root, entry, samples)
+    found = yield from _members(data, entry, samples)
     if found is None:
         return
     for sample in samples:
@@ -232,22 +232,21 @@ def _shard_problems(root: Path, entry: FileEntry, samples: list[Sample], decode:
 
 
 def _members(
-    root: Path, entry: FileEntry, samples: list[Sample]
-) -> Generator[Problem, None, dict[tuple[str, str], MemberName] | None]:
-    """Problems of a shard's names; returns its members by key and ending, or None where it cannot be walked."""
+    data: memoryview, entry: FileEntry, samples: list[Sample]
+) -> Generator[Problem, None, dict[str, MemberName] | None]:
+    """Problems of a shard's names; returns its members by name, or None where it cannot be walked."""
     try:
-        with os.fdopen(open_below(root, entry.path), "rb") as file:
-            members = scan_members(file)
+        members = scan_members(data)
     except CorpusError as error:
         yield Problem(error.code, entry.path, error.detail)
         return None
-    found = {(member.key, member.ending): member for member in members}
+    found = {member.name: member for member in members}
     if len(found) != len(members):
         yield Problem("E303", entry.path, "a member stands twice.")
-    expected = {(s.id, ending) for s in samples for ending in (s.image.format, "mask.png", "json")}
-    for key, ending in sorted(found.keys() ^ expected):
-        code = "E304" if (key, ending) in found else "E303"
-        yield Problem(code, entry.path, f"{key}.{ending} is {'foreign' if code == 'E304' else 'missing'}.")
+    expected = {f"{s.id}.{ending}" for s in samples for ending in (s.image.format, "mask.png", "json")}
+    for name in sorted(found.keys() ^ expected):
+        code = "E304" if name in found else "E303"
+        yield Problem(code, entry.path, f"{name} is {'foreign' if code == 'E304' else 'missing'}.")
     return found
 
 
@@ -266,11 +265,11 @@ def foreign_problems(
         by_shard.setdefault(sample.image.shard, []).append(sample)
     for entry in header.shards:
         held = by_shard.get(entry.path, [])
-        found = yield from _members(root, entry, held)
-        if found is None:
-            continue
         with os.fdopen(open_below(root, entry.path), "rb") as file:
             shard = mapped(file)
+            found = yield from _members(shard, entry, held)
+            if found is None:
+                continue
             for sample in held:
                 for problem in _place_problems(shard, sample, found):
                     yield Problem(problem.code, entry.path, f"{sample.id}: {problem.detail}")
@@ -301,7 +300,7 @@ def _data_problems(
 
 
 def _member_problems(
-    shard: memoryview, sample: Sample, found: dict[tuple[str, str], MemberName], decode: bool
+    shard: memoryview, sample: Sample, found: dict[str, MemberName], decode: bool
 ) -> Iterator[Problem]:
     yield from _place_problems(shard, sample, found)
     data, mask_data = (
@@ -322,12 +321,12 @@ def _area_problems(sample: Sample, mask: MaskArray) -> Iterator[Problem]:
         yield Problem("E212", sample.id, f"mask area {mask.mean():.4f}, recorded {sample.mask_area:.4f}.")
 
 
-def _place_problems(shard: memoryview, sample: Sample, found: dict[tuple[str, str], MemberName]) -> Iterator[Problem]:
+def _place_problems(shard: memoryview, sample: Sample, found: dict[str, MemberName]) -> Iterator[Problem]:
     """Where a sample's members lie, and what its row says."""
     for ref, ending in ((sample.image, sample.image.format), (sample.mask, "mask.png")):
-        member = found.get((sample.id, ending))
+        member = found.get(f"{sample.id}.{ending}")
         if member is not None and (member.offset, member.length) != (ref.offset, ref.length):
             yield Problem("E308", sample.id, f"the {ending} member lies elsewhere than recorded.")
-    text = found.get((sample.id, "json"))
+    text = found.get(f"{sample.id}.json")
     if text is not None and shard[text.offset : text.offset + text.length] != json_member(sample):
         yield Problem("E401", sample.id, "its json member differs from the manifest row.")
