@@ -39,6 +39,9 @@ bench: .venv/.test
 	$(BIN)/python -W ignore -m benchmarks.reading
 	$(BIN)/python -W ignore -m benchmarks.by_id
 	$(BIN)/python -W ignore -m benchmarks.validating
+	$(BIN)/python -W ignore benchmarks/pipelines.py
+	$(BIN)/python -W ignore -m benchmarks.training
+	$(BIN)/python -W ignore -m benchmarks.scale runner
 
 install: .venv/.core
 

@@ -2,8 +2,8 @@
 
     python benchmarks/pipelines.py [flops attention loop dif switch jobs killed]
 
-`flops` counts at real sizes without weights; `loop`, `dif` and `switch` run the mid-size model (SDXL's shape at a fifth
-of its width), `jobs` a tiny one, because what it measures is everything but the model.
+`flops` counts at real sizes without weights; `loop`, `dif`, `switch` and `jobs` run the mid-size model (SDXL's shape at
+a fifth of its width), `killed` a tiny one.
 """
 
 # ruff: noqa: E402 the imports need the paths and the thread count set before them
