@@ -97,20 +97,20 @@ def table_from_records(record: type, rows: Iterable[Any]) -> pa.Table:
     return pa.Table.from_pylist([encode(row) for row in rows], schema=arrow_schema(record))
 
 
-def check_columns(record: type, table: pa.Table, *, where: str) -> None:
+def check_columns(record: type, columns: Iterable[str], *, where: str) -> None:
     """Raise `CorpusError` E305 where a column is missing.
 
     Columns with a default came after the first version; a table without them is an older one, not a damaged one.
     """
     needed = {item.name for item in dataclasses.fields(record) if item.default is dataclasses.MISSING}
-    missing = needed - set(table.column_names)
+    missing = needed - set(columns)
     if missing:
         raise CorpusError(f"{where}: column {sorted(missing)[0]} is missing.", code="E305")
 
 
 def records_from_table(record: type[RecordT], table: pa.Table, *, where: str) -> list[RecordT]:
     """The records of a table. Raises `CorpusError` E305 where a column is missing or a value does not fit."""
-    check_columns(record, table, where=where)
+    check_columns(record, table.column_names, where=where)
     # a newer minor version may add columns: they are left alone, so that readers can be upgraded last
     known = [name for name in arrow_schema(record).names if name in table.column_names]
     # batch by batch: what a whole table is decoded through takes as much memory as the records
