@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines.evaluate.metrics import Column, FeatureMetric, PairMetric
 from pipelines.evaluate.presets import Clip, Dino, Fid, Lpips, Preset
@@ -24,10 +24,17 @@ class Metrics:
     missing: list[str] = field(default_factory=list)
 
     @property
+    def masked_by(self) -> str | None:
+        """The segmenter's weights by name and content; None without one."""
+        return str(self.segmenter.weights) if self.segmenter else None
+
+    @property
     def columns(self) -> tuple[Column, ...]:
-        """Every column, in the order of the table."""
+        """Every column, in the order of the table; those by mask say whose masks."""
         found = [column for metric in self.of_pairs for column in metric.columns]
         found += [column for measure in self.of_sets for column in measure.columns]
+        cut = f"mask; the corpus's of photographs, of composites {self.masked_by or 'none'}"
+        found = [replace(column, crop=cut) if column.crop == "mask" else column for column in found]
         return (*found, *overall_columns(found)) if self.preset.overall else tuple(found)
 
 

@@ -52,7 +52,8 @@ def score(
 ) -> list[Scored]:
     """Score every item, in the order of their IDs; `parts` keeps finished batches between runs."""
     ordered = sorted(items, key=lambda item: item.id)
-    made_by = [metrics.preset.digest, [dataclasses.asdict(column) for column in metrics.columns]]
+    columns = [dataclasses.asdict(column) for column in metrics.columns]
+    made_by = [metrics.preset.digest, metrics.masked_by, columns]
     batches = [ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)]
     places = [parts / f"{digest_of([made_by, [_key(item) for item in batch]])[:24]}.parquet" for batch in batches]
     absent = [batch for batch, place in zip(batches, places, strict=True) if not place.is_file()]

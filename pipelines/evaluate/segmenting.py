@@ -39,7 +39,8 @@ class BoxSegmenter:
     @torch.inference_mode()
     def mask(self, image: ImageArray, box: Box) -> MaskArray:
         """bool HxW for uint8 HxWx3 and a half-open box."""
-        inputs = self._processor(image, input_boxes=[[[float(edge) for edge in box]]], return_tensors="pt")
+        # a copy: torch warns of pictures that may not be written to
+        inputs = self._processor(np.array(image), input_boxes=[[[float(edge) for edge in box]]], return_tensors="pt")
         outputs = self._model(**inputs.to(device(), torch.float32), multimask_output=True)
         masks = self._processor.image_processor.post_process_masks(
             outputs.pred_masks.cpu(), inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()

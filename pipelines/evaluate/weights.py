@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,12 @@ class Weights:
 
     def __str__(self) -> str:
         revision = f"@{self.revision[:12]}" if self.revision else ""
-        return f"{self.name}{revision} (sha256 {_sha256(self.path.resolve())[:12]})"
+        return f"{self.name}{revision} (sha256 {self._sha256[:12]})"
 
-
-@cache
-def _sha256(path: Path) -> str:
-    return sha256_of_file(path)[1]
+    @cached_property
+    def _sha256(self) -> str:
+        # kept no longer than what was loaded: another file may come to lie in the same place
+        return sha256_of_file(self.path)[1]
 
 
 def find_model(name: str, revision: str, *, setting: str, metric: str) -> Weights:

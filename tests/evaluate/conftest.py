@@ -37,7 +37,17 @@ def models(tmp_path_factory) -> Path:
     """`clip/`, `dino/`, `sam/` as transformers saves them; `squeeze.pth` as torchvision has it."""
     import torch
     import torchvision
-    from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
+    from transformers import (
+        CLIPConfig,
+        CLIPModel,
+        SamConfig,
+        SamMaskDecoderConfig,
+        SamModel,
+        SamPromptEncoderConfig,
+        SamVisionConfig,
+        ViTConfig,
+        ViTModel,
+    )
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -54,6 +64,18 @@ def models(tmp_path_factory) -> Path:
         tokens.save_pretrained(folder / "clip")
         ViTModel(ViTConfig(**vision), add_pooling_layer=False).save_pretrained(folder / "dino")
         torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), folder / "squeeze.pth")
+        sides = {"image_size": 64, "patch_size": 8}
+        sam = SamVisionConfig(
+            hidden_size=16, output_channels=16, num_hidden_layers=1, num_attention_heads=2, mlp_dim=32, window_size=4,
+            global_attn_indexes=[0], num_pos_feats=8, **sides,
+        )  # fmt: skip
+        prompt = SamPromptEncoderConfig(hidden_size=16, mask_input_channels=4, **sides)
+        decoder = SamMaskDecoderConfig(
+            hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
+        )
+        SamModel(
+            SamConfig(vision_config=sam, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+        ).save_pretrained(folder / "sam")
     return folder
 
 

@@ -255,25 +255,10 @@ def test_box_that_is_the_whole_frame_leaves_no_background(metrics, make_pair):
     assert not any(math.isnan(value) for value in found.values())
 
 
-def test_segmenter_gives_the_mask_that_cut_out_scores_need(tmp_path, make_pair):
-    from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
-
+def test_segmenter_gives_the_mask_that_cut_out_scores_need(models, make_pair):
     from pipelines.evaluate.segmenting import BoxSegmenter
 
-    vision = SamVisionConfig(
-        hidden_size=16, output_channels=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8,
-        mlp_dim=32, window_size=4, global_attn_indexes=[0], num_pos_feats=8,
-    )  # fmt: skip
-    prompt = SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=8, mask_input_channels=4)
-    decoder = SamMaskDecoderConfig(
-        hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        SamModel(
-            SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
-        ).save_pretrained(tmp_path / "sam")
-    segmenter = BoxSegmenter(Weights("sam", "", tmp_path / "sam" / "model.safetensors"))
+    segmenter = BoxSegmenter(Weights("sam", "", models / "sam" / "model.safetensors"))
     pair: Pair = make_pair()
     mask = segmenter.mask(pair.composite.image, pair.box)
     assert mask.shape == pair.composite.image.shape[:2]

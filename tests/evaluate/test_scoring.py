@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from manifests.errors import CorpusError
 from manifests.ids import sha256_hex
@@ -16,7 +18,7 @@ from pipelines.evaluate.assembling import Metrics, assemble
 from pipelines.evaluate.intervals import bootstrap, mean
 from pipelines.evaluate.items import REAL, Item, PairReader, real_images
 from pipelines.evaluate.metrics import Column
-from pipelines.evaluate.presets import PRESETS
+from pipelines.evaluate.presets import PRESETS, load_preset
 from pipelines.evaluate.reading import read_ahead
 from pipelines.evaluate.scoring import BATCH, score
 from pipelines.evaluate.tables import summarise
@@ -161,6 +163,40 @@ def test_table_says_of_each_number_what_made_it(corpus, items, tmp_path, tiny_pr
     of_real = {row.column for row in rows if row.method == REAL}
     assert not [name for name in of_real if name.startswith(("lpips", "ssim"))]
     assert {"clip_i_mask", "dino_mask", "clip_fid_box"} <= of_real
+
+
+def test_segmenter_that_comes_later_or_changes_is_used_and_named(corpus, items, tmp_path, models):
+    """In one folder: without SAM, with it, and with other weights in its place."""
+    place = tmp_path / "sam"
+    place.mkdir()
+    sets = [f"segmenter.model={place}", f"clip.model={models / 'clip'}", "dino=null", "lpips=null", "ssim.side=64"]
+
+    def scored() -> tuple[Metrics, list]:
+        metrics = assemble(load_preset("bcmi", sets))
+        return metrics, score(items, metrics, PairReader(corpus), tmp_path / "parts")
+
+    without, first = scored()
+    assert len(without.missing) == 1
+    assert all(set(one.scores) == {"ssim_zeroed"} for one in first)
+
+    shutil.copytree(models / "sam", place, dirs_exist_ok=True)
+    metrics, second = scored()
+    assert metrics.missing == []
+    assert all(set(one.scores) == {"clip_i_mask", "ssim_zeroed"} for one in second)
+    rows = {row.column: row for row in summarise(second, metrics, protocol="murecom")}
+    digest = sha256_hex((place / "model.safetensors").read_bytes())[:12]
+    assert rows["clip_i_mask"].crop == f"mask; the corpus's of photographs, of composites sam (sha256 {digest})"
+    assert "sam" not in rows["ssim_zeroed"].crop
+
+    state = load_file(place / "model.safetensors")
+    changed = {name: value.flip(0) if value.dim() == 1 else -value for name, value in state.items()}
+    save_file(changed, place / "model.safetensors", metadata={"format": "pt"})
+    metrics, third = scored()
+    other = sha256_hex((place / "model.safetensors").read_bytes())[:12]
+    assert {column.crop for column in metrics.columns if "mask" in column.name} == {
+        rows["clip_i_mask"].crop.replace(digest, other)
+    }
+    assert [one.scores["clip_i_mask"] for one in third] != [one.scores["clip_i_mask"] for one in second]
 
 
 def test_mean_over_seeds_then_pairs_does_not_depend_on_order(corpus, items, tmp_path):
