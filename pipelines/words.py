@@ -36,9 +36,10 @@ def mentions(prompt: str, word: str) -> bool:
 
 
 def edited_prompt(prompt: str, edit: Mapping[str, str], *, identifier: str, class_noun: str) -> str:
-    """The prompt with the identifier and an edit's new words before the class noun, where it does not have them yet.
+    """The prompt with an edit's new words before the identifier, and that before the class noun, where it lacks them.
 
-    `{identifier}` is filled in. Raises `UsageError` E501 where the prompt names neither the identifier nor the class.
+    The order is the one of training: "a photo of a red sks mug". `{identifier}` is filled in. Raises `UsageError` E501
+    where the prompt names neither the identifier nor the class.
     """
     prompt = prompt.replace("{identifier}", identifier) if identifier else prompt
     new = " ".join(word for word in edit.values() if word and not mentions(prompt, word))
@@ -47,14 +48,13 @@ def edited_prompt(prompt: str, edit: Mapping[str, str], *, identifier: str, clas
     if identifier and not named:
         if noun is None:
             raise UsageError(f"prompt {prompt!r} names neither {identifier!r} nor {class_noun!r}.")
-        new = f"{identifier} {new}".strip()
+        new = f"{new} {identifier}".strip()
     if not new:
         return prompt
-    if noun is not None:
-        return f"{prompt[: noun.start()]}{new} {prompt[noun.start() :]}"
-    if named is not None:
-        return f"{prompt[: named.end()]} {new}{prompt[named.end() :]}"
-    return f"{prompt}, {new}"
+    place = named or noun
+    if place is None:
+        return f"{prompt}, {new}"
+    return f"{prompt[: place.start()]}{new} {prompt[place.start() :]}"
 
 
 def words_of_edit(source_words: Sequence[Word], edit: Mapping[str, str], subject: str) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def test_one_command_paints_teapot_into_a_scene_by_id_and_trace_names_its_photog
     (row,) = json.loads(painted[painted.index("[") :])
     assert tuple(row["box_xyxy"]) == place.box_xyxy
     assert set(row["removed_words"]) <= words
-    assert row["prompt"] == "a photo of sks blue teapot"
+    assert row["prompt"] == "a photo of blue sks teapot"
     walked = call(manifests_app, "trace", f"{tmp_path / 'painted'}#{row['id']}")
     seen = {name for name in found if f"{name}  " in walked}
     assert seen

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from manifests.corpus import open_corpus
 from manifests.errors import ReportedError
 from pipelines.prompts import project_away, substitute
 from pipelines.records import Word
 from pipelines.settings import TAS
 from pipelines.words import edited_prompt, removed_words, words_of_edit
+from tests.trainer.conftest import write_balls
+from trainer.data import select
+from trainer.recipes import load_recipe
 
 PREFIX = "a photo of a sks"
 
@@ -99,15 +103,35 @@ def test_no_words_and_words_of_the_prompt_itself_leave_it_as_it_is(backbone_of):
     assert removed_words(["red", "clay", "", "clay"], prompt) == ("clay",)
 
 
-def test_edit_puts_the_new_word_before_the_noun_and_the_identifier_where_it_lacks():
+def test_edit_puts_the_new_word_before_the_identifier_and_that_before_the_noun_where_it_lacks():
     def made(prompt, **edit):
         return edited_prompt(prompt, edit, identifier="sks", class_noun="teapot")
 
     assert made("a photo of {identifier} teapot") == "a photo of sks teapot"
-    assert made("a photo of a sks teapot", colour="blue") == "a photo of a sks blue teapot"
-    assert made("a teapot on grass", colour="blue", material="wood") == "a sks blue wood teapot on grass"
-    assert made("a sks blue teapot", colour="blue") == "a sks blue teapot"
-    assert made("a sks thing", colour="blue") == "a sks blue thing"
+    assert made("a photo of a sks teapot", colour="blue") == "a photo of a blue sks teapot"
+    assert made("a teapot on grass", colour="blue", material="wood") == "a blue wood sks teapot on grass"
+    assert made("a teapot on grass") == "a sks teapot on grass"
+    assert made("a blue sks teapot", colour="blue") == "a blue sks teapot"
+    assert made("a sks thing", colour="blue") == "a blue sks thing"
+    assert edited_prompt("a teapot", {"colour": "blue"}, identifier="", class_noun="") == "a teapot, blue"
+
+
+def test_an_edited_prompt_is_the_one_the_picture_of_that_word_was_trained_under(tmp_path):
+    settings = load_recipe("dreammix", ["name_source_words=0.5"]).settings
+    with open_corpus(write_balls(tmp_path / "corpus")) as corpus:
+        subjects, _ = select(corpus, settings)
+    for data in subjects:
+        noun = data.subject.class_noun
+        for item in data.own:  # "a photo of a green ball", with the identifier put in
+            (colour,) = (word.word for word in item.sample.attributes if word.category == "colour")
+            bare = item.sample.prompt.replace(f"{colour} ", "")
+            assert edited_prompt(bare, {"colour": colour}, identifier="sks", class_noun=noun) == item.prompts[0]
+        for item in data.photographs:  # "a photo of red sks ball"
+            plain, named = item.prompts
+            colour = named.removeprefix("a photo of ").partition(" ")[0]
+            asked = data.subject.instance_prompt
+            assert edited_prompt(asked, {}, identifier="sks", class_noun=noun) == plain
+            assert edited_prompt(asked, {"colour": colour}, identifier="sks", class_noun=noun) == named
 
 
 def test_words_of_an_edit_are_the_subjects_own_of_that_category():

@@ -45,7 +45,7 @@ def picture(output, row):
 
 
 def test_without_a_global_stage_each_region_is_what_it_is_alone(place, tmp_path):
-    other = Region(adapter=str(place / "vase"), box=RIGHT, prompt="a photo of {identifier} blue teapot")
+    other = Region(adapter=str(place / "vase"), box=RIGHT, prompt="a photo of blue {identifier} teapot")
     both, first, second = run(
         [
             job(place, also=(other,)),
@@ -64,7 +64,7 @@ def test_without_a_global_stage_each_region_is_what_it_is_alone(place, tmp_path)
     assert both.also[0].adapter.startswith("vase/lora-")
     assert both.sample_ids == (*first.sample_ids, *second.sample_ids)
     kept = {row["job"]: row for row in pq.read_table(tmp_path / "results.parquet").to_pylist()}[both.job]
-    assert kept["also"][0]["prompt"] == "a photo of sks blue teapot"
+    assert kept["also"][0]["prompt"] == "a photo of blue sks teapot"
     assert kept["also"][0]["box_xyxy"] == list(RIGHT)
 
 

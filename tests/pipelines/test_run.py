@@ -144,16 +144,16 @@ def test_text_depends_on_identifier_and_words(place, tmp_path):
 def test_words_are_removed_and_prompts_differ_in_the_stages_they_are_meant_for(place):
     painter = pipelines.load(place / "adapter0")
     asked = Request(scene=scene(0), mask=np.ones((96, 96), bool), prompt="a sks teapot", edit={"colour": "blue"})
-    plain = painter.backbone.encode_text(["a sks blue teapot"]).tokens
+    plain = painter.backbone.encode_text(["a blue sks teapot"]).tokens
     for stages in (("lcg",), ("gch",), ("lcg", "gch"), ()):
         texts, read = painter._stage_texts([asked], painter.settings(changes={"tas.stages": stages}))
-        assert read == [("a sks blue teapot", ("red",))]
+        assert read == [("a blue sks teapot", ("red",))]
         assert torch.equal(texts.local.tokens, plain) == ("lcg" not in stages)
         assert torch.equal(texts.whole.tokens, plain) == ("gch" not in stages)
     closer = replace(asked, local_prompt="a sks teapot up close")
     texts, _ = painter._stage_texts([closer], painter.settings("plain"))
     assert torch.equal(texts.whole.tokens, plain)
-    assert torch.equal(texts.local.tokens, painter.backbone.encode_text(["a sks blue teapot up close"]).tokens)
+    assert torch.equal(texts.local.tokens, painter.backbone.encode_text(["a blue sks teapot up close"]).tokens)
 
 
 def test_a_jobs_prompt_of_the_first_stage_is_another_job(place, tmp_path):
@@ -194,7 +194,7 @@ def test_base_alone_is_asked_without_placeholders(place):
 def test_table_and_gallery_say_what_was_done(place, tmp_path):
     rows = run([job(place, edit={"colour": "blue"}, prompt="a photo of {identifier} teapot <b>")], tmp_path)
     table = pq.read_table(tmp_path / "results.parquet").to_pylist()
-    assert table[0]["prompt"] == "a photo of sks blue teapot <b>"
+    assert table[0]["prompt"] == "a photo of blue sks teapot <b>"
     assert table[0]["removed_words"] == ["red"]
     assert table[0]["edit"] == [{"category": "colour", "word": "blue"}]
     assert table[0]["id"] == rows[0].id == f"{rows[0].adapter}/out-{rows[0].job}"
