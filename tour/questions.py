@@ -19,11 +19,13 @@ __all__ = ["QUESTIONS", "TRAININGS", "Arm", "Question", "Training"]
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One set of adapters: recipe, what is set on top, how many photographs (None: all five)."""
+    """One set of adapters: recipe, what is set on top, how many photographs (None: all five), and whether the regular
+    pictures are plain things of the class instead of the subject's own pixels."""
 
     recipe: str
     settings: dict[str, Any] = field(default_factory=dict)
     references: int | None = None
+    plain_things: bool = False
 
 
 TRAININGS = {
@@ -32,6 +34,8 @@ TRAININGS = {
     "own colour named": Training("dreammix", {**DREAMMIX, "regular_prob": 0.0}),
     "regular as class and own colour named": Training("dreammix", {**DREAMMIX, "own_pixels_prompt": "class"}),
     "regular as class": Training("dreammix", {**DREAMMIX, "own_pixels_prompt": "class", "name_source_words": 0.0}),
+    "plain things": Training("dreammix", {**DREAMMIX, "name_source_words": 0.0}, plain_things=True),
+    "plain things and own colour named": Training("dreammix", DREAMMIX, plain_things=True),
     "photographs": Training("dreammix", {**DREAMMIX, "regular_prob": 0.0, "name_source_words": 0.0}),
     "linear weights": Training("dreammix:paper", DREAMMIX),
     **{f"{count} reference{'s' * (count > 1)}": Training("dreammix", DREAMMIX, count) for count in range(1, 5)},
@@ -89,7 +93,8 @@ QUESTIONS = {
         _SMALL,
     ),
     "edits": Question(
-        "For another colour: regular data under the identifier or the class, the own colour named in training, TAS?",
+        "For another colour: regular data (the subject's own pixels under the identifier or the class, or plain things "
+        "of the class), the own colour named in training, TAS?",
         "DreamMix table 3: TAS raises CLIP-T of edits .265 to .275, regular data (ADM) to .289; "
         "both lower DINO a little (.708, .700, .695)",
         (
@@ -107,6 +112,9 @@ QUESTIONS = {
             Arm("regular data, own colour named", _FULL, over="regular data"),
             Arm("regular data, own colour named, TAS", _FULL, _TAS, over="regular data, own colour named"),
             Arm("own colour named", "own colour named", over="photographs alone"),
+            Arm("plain things", "plain things", over="photographs alone"),
+            Arm("plain things, TAS", "plain things", _TAS, over="plain things"),
+            Arm("plain things, own colour named", "plain things and own colour named", over="plain things"),
         ),
         edits=True,
     ),

@@ -22,6 +22,7 @@ from manifests.ids import digest_of
 from pipelines.evaluate.intervals import bootstrap, mean
 from pipelines.results import Row
 from pipelines.run import run
+from tour.plain_things import with_plain_things
 from tour.questions import QUESTIONS, TRAININGS, Arm, Question
 from tour.reading import Reading, read
 from tour.walk import PAINTING, TRAINING, build_corpus, job_of, other_colours, scene_number
@@ -158,8 +159,11 @@ def _train(root: Path, name: str, shared: Mapping[str, Any], seed: int, base: Pa
     training = TRAININGS[name]
     settings = {**shared, **training.settings, "seed": seed}
     output = root / "adapters" / f"{name.replace(' ', '-')}-{seed}"
+    corpus = root / "subjects" / "corpus"
+    if training.plain_things:
+        corpus = with_plain_things(corpus, root / "plain-things" / "corpus")
     trainer.train(
-        root / "subjects" / "corpus",
+        corpus,
         recipe=training.recipe,
         base=base,
         output=output,

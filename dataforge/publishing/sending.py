@@ -1,4 +1,4 @@
-"""Publish a corpus: checked, then its files, then the one commit that makes them the corpus."""
+"""Publish a corpus: every byte checked, then its files, then the one commit that makes them the corpus."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def publish(
 
     Only what is missing or changed there is sent; files of an earlier version go with the last step. On the Hub the
     repository is made private unless `public`, and the version is tagged with the corpus digest.
-    `on_progress` is called with "publish", MiB done and MiB in all.
+    Every byte is checked before the first is sent, in a dry run too. `on_progress` is called with "validate", pictures
+    done and pictures in all, then with "publish", MiB done and MiB in all.
 
     Raises `UsageError` E506 for a subject whose licence or consent is not stated (unless `allow_unknown_rights`), E507
     where the place refuses; `IntegrityError` where the corpus is not whole; `OutputLocked` E521 where someone else
@@ -63,11 +64,11 @@ def publish(
     given = parse_reference(str(corpus))
     if given.is_remote or given.ids:
         raise UsageError(f"{corpus}: publish takes the folder of a whole corpus.")
-    _check_whole(Path(given.place))
     with open_corpus(given) as opened:
         if not allow_unknown_rights:
             _check_rights(opened)
         target = _target(reference, opened.root, public=public)
+        _check_whole(opened.root, on_progress)  # last of the checks: it reads every byte
         with contextlib.nullcontext() if dry_run else target.held():
             return _publish(opened, target, dry_run=dry_run, on_progress=on_progress)
 
@@ -87,9 +88,9 @@ def _target(reference: Reference, root: Path, *, public: bool) -> Target:
     return FolderTarget(Path(reference.place))
 
 
-def _check_whole(root: Path) -> None:
+def _check_whole(root: Path, on_progress: OnProgress) -> None:
     # what is derived is made again for the place
-    problems = [problem for problem in validate(root) if problem.code != "E407"]
+    problems = [p for p in validate(root, full=True, on_progress=on_progress) if p.code != "E407"]
     if problems:
         first = problems[0]
         more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""

@@ -173,13 +173,14 @@ def wrong_counts(root: Path) -> None:
     edit_header(root, lambda header: header["counts"].update(photographs=3))
 
 
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]], ids=["publish", "dry run"])
 @pytest.mark.parametrize(("damage", "code"), [(rotten_shard, "E401"), (missing_shard, "E403"), (wrong_counts, "E308")])
-def test_corpus_that_is_not_whole_is_refused(lfs, copy, damage, code):
+def test_corpus_that_is_not_whole_is_refused(lfs, copy, damage, code, arguments):
     damage(copy)
-    done = lfs.publish(copy)
+    done = lfs.publish(copy, *arguments)
     assert done.code == 4
     assert f"dataforge: {code} " in done.err
-    assert lfs.name not in lfs.hub.repos or "corpus.json" not in lfs.files
+    assert lfs.hub.log == []
 
 
 @pytest.mark.parametrize(("field", "told"), [("licence", "red-mug (licence)"), ("consent", "red-mug (consent)")])

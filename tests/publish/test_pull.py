@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataforge.publishing import pull
+from dataforge.publishing import publish, pull
 from manifests.corpus import open_corpus
 from manifests.errors import IntegrityError, OutputLocked, ReportedError, UsageError
 from manifests.fsops import output_lock
@@ -396,6 +396,18 @@ def test_full_check_sees_what_pull_refuses(copy, case):
     change, codes = EVIL_CORPORA[case]
     change(copy)
     assert {problem.code for problem in validate(copy, full=True)} & codes
+
+
+@pytest.mark.parametrize("case", [case for case in EVIL_CORPORA if case.startswith(("tar", "parquet"))])
+def test_evil_corpus_is_not_published(copy, tmp_path, case):
+    change, codes = EVIL_CORPORA[case]
+    change(copy)
+    for dry_run in (True, False):
+        with pytest.raises(ReportedError, match="not published") as caught:
+            publish(copy, str(tmp_path / "there"), dry_run=dry_run)
+        assert caught.value.code in codes, str(caught.value)
+        assert caught.value.exit_code == 4
+    assert not (tmp_path / "there").exists()
 
 
 def test_corpus_without_evil_is_taken(copy, tmp_path):

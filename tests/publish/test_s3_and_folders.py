@@ -192,8 +192,19 @@ def test_folder_of_someone_else_is_left_alone(both_shapes, tmp_path):
         publish(both_shapes, str(tmp_path / "there"))
 
 
+def test_check_is_shown_before_anything_is_sent(both_shapes, tmp_path):
+    shown: list[tuple[str, int, int]] = []
+    publish(both_shapes, str(tmp_path / "there"), on_progress=lambda *step: shown.append(step))
+    stages = [stage for stage, _, _ in shown]
+    assert stages == sorted(stages, reverse=True)
+    checked = [(done, total) for stage, done, total in shown if stage == "validate"]
+    with open_corpus(both_shapes) as corpus:
+        assert checked == [(number + 1, len(corpus)) for number in range(len(corpus))]
+
+
 def test_rotten_corpus_is_not_published_to_a_folder(copy, tmp_path):
-    flip(shards(copy)[0], 600)
-    with pytest.raises(IntegrityError, match="E401"):
-        publish(copy, str(tmp_path / "there"))
-    assert not (tmp_path / "there" / "corpus.json").exists()
+    flip(shards(copy)[-1], 600)
+    for dry_run in (True, False):
+        with pytest.raises(IntegrityError, match="E401"):
+            publish(copy, str(tmp_path / "there"), dry_run=dry_run)
+        assert not (tmp_path / "there").exists()

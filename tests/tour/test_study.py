@@ -6,13 +6,17 @@ import json
 
 import pytest
 
+import manifests
 import trainer
 from pipelines.settings import resolve
 from tests.tour.conftest import dataforge, links_of, times_of
+from tour import plain_things
 from tour import study as studies
 from tour.questions import QUESTIONS, TRAININGS
 from tour.walk import PAINTING, TRAINING
+from toyworld.judge import colour_in
 from toyworld.subjects import SUBJECTS
+from toyworld.words import COLOURS
 
 STUDY = "study -o out --only self --subjects 2 --seeds 1 --scenes 1 --steps 2"
 
@@ -106,3 +110,23 @@ def test_less_error_is_a_help():
     _, masked = answers_of("self", "error", lambda arm, subject, scene: 20.0 - 5 * arm + subject)
     assert masked.differences["error"].value == -5
     assert masked.verdict == "helped"
+
+
+def test_plain_things_are_unmarked_and_of_the_class_and_the_colour_asked_for(made, tmp_path):
+    root, _ = made
+    corpus = plain_things.with_plain_things(root / "subjects" / "corpus", tmp_path / "plain")
+    assert manifests.validate(corpus, decode=True) == []
+    with manifests.open(root / "subjects" / "corpus") as before, manifests.open(corpus) as after:
+        assert list(before) == list(after)
+        assert before.subjects == after.subjects
+        for sample in after.samples(role="reg"):
+            assert not sample.own_pixels
+            named = [attribute.word for attribute in sample.attributes if attribute.category == "colour"]
+            found = colour_in(after.image(sample), after.mask(sample))
+            assert found == named[0] if named else found in COLOURS
+            assert (after.image(sample) != before.image(before.record(sample.id))).any()
+        for sample in after.samples(role="src"):
+            assert after.image_bytes(sample) == before.image_bytes(before.record(sample.id))
+    written = (corpus / "corpus.json").stat().st_mtime_ns
+    plain_things.with_plain_things(root / "subjects" / "corpus", corpus)
+    assert (corpus / "corpus.json").stat().st_mtime_ns == written
