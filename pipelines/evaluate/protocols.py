@@ -105,7 +105,8 @@ def _dreammix(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs
     for number, (scene, box) in enumerate(scenes):
         if edits:
             category, word = edits[number % len(edits)]
-            prompt = subject.instance_prompt.replace("{identifier}", f"{{identifier}} {word}")
+            # where training has its colours and `edited_prompt` its words: "a photo of a red sks mug"
+            prompt = subject.instance_prompt.replace("{identifier}", f"{word} {{identifier}}")
             yield "editing", scene, box, prompt, ((category, word),)
 
 

@@ -12,6 +12,7 @@ from pipelines.evaluate.boxes import read_boxes
 from pipelines.evaluate.items import without_identifier
 from pipelines.evaluate.protocols import CANVAS, LIVE, OBJECT, PROTOCOLS, cases
 from pipelines.evaluate.published import published
+from pipelines.words import edited_prompt
 
 
 def test_murecom_boxes_have_inclusive_ends_and_never_leave_the_picture(tmp_path):
@@ -83,7 +84,10 @@ def test_editing_asks_for_words_the_subject_does_not_have(corpus):
             words = corpus.subjects[case.subject].attributes
             assert word in {w.word for w in words if w.origin == "candidate" and w.category == category}
             assert [w for w in words if w.origin == "source" and w.category == category]
-            assert f"{{identifier}} {word}" in case.prompt
+            # as training has it, and nothing is left for the painter to put in
+            assert case.prompt == f"a photo of {word} {{identifier}} ball"
+            as_read = edited_prompt(case.prompt, dict(case.edit), identifier="sks", class_noun="ball")
+            assert as_read == f"a photo of {word} sks ball"
 
 
 def test_boxes_of_a_benchmarks_file_win_over_the_manifests(corpus, tmp_path):
