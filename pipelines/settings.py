@@ -71,6 +71,7 @@ class Painting:
     background: Literal["stock", "fresh", "clean"] = "stock"
     start_from_fill: bool = False
     size_emphasis: tuple[float, float, float] | None = None  # positive and negative factor, share of steps
+    # max: every latent cell the mask touches; nearest, as stock: the pixel at the cell's corner decides
     latent_mask: Literal["max", "nearest"] = "max"
     # width of the blend band; None: 32 px at the release's 1024, narrower in small pictures
     blend_px: int | None = None
@@ -95,8 +96,8 @@ class Painting:
 
 
 PRESETS: dict[str, Painting] = {
-    # the base as it is, on the whole frame
-    "plain": Painting(lambda_gch=1.0, tas=None),
+    # the base as it is, on the whole frame: diffusers' stock pipeline
+    "plain": Painting(lambda_gch=1.0, latent_mask="nearest", tas=None),
     # DreamMix: what the figure captions say
     "paper": Painting(),
     # DreamMix: what its notebook does (METHODS 2.5)

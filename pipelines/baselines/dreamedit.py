@@ -58,6 +58,7 @@ class DreamEdit:
             guidance_scale=asked.get("guidance_scale", GUIDANCE),
             resolution=prepared.settings.resolution,
             blend_px=prepared.settings.blend_px,
+            latent_mask="max",  # what GrabCut finds may be thin
         )
         base = job.base or record.base.digest
         if self._painter is None or self._here != base:

@@ -46,18 +46,13 @@ def stock(kind: str, scheduler: str, picture, mask, steps: int = 4):
 
 
 def ours(kind: str, scheduler: str, picture, mask, lambda_gch: float, steps: int = 4):
+    changes = {"lambda_gch": lambda_gch, "latent_mask": "nearest", "resolution": 96 if lambda_gch == 1 else 64}
+    return painted(kind, scheduler, picture, mask, "paper", steps, **changes)
+
+
+def painted(kind: str, scheduler: str, picture, mask, preset: str, steps: int = 4, **changes):
     backbone = loaded(kind)
-    settings = resolve(
-        "paper",
-        {
-            "lambda_gch": lambda_gch,
-            "num_inference_steps": steps,
-            "scheduler": scheduler,
-            "guidance_scale": 5.0,
-            "latent_mask": "nearest",
-            "resolution": 96 if lambda_gch == 1 else 64,
-        },
-    )
+    settings = resolve(preset, {"num_inference_steps": steps, "scheduler": scheduler, "guidance_scale": 5.0, **changes})
     text = backbone.encode_text([PROMPT])
     texts = dif.StageTexts(text, text, backbone.unconditional(1))
     return dif.paint(backbone, [picture], [mask], texts, [3], settings)[0]
@@ -80,3 +75,14 @@ def test_lambda_zero_equals_the_stock_pipeline_on_the_crop(kind, scheduler):
     assert painted.box == box
     piece, small = crop.cut(picture, box, (64, 64)), crop.cut_mask(mask, box, (64, 64))
     assert (painted.latents - stock(kind, scheduler, piece, small)).abs().max() == 0.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_preset_is_the_stock_pipeline_whatever_the_box(kind):
+    picture, mask = scene(), np.zeros((96, 96), bool)
+    mask[29:63, 43:70] = True  # no edge on the latent grid of 8 px
+    expected = stock(kind, SCHEDULERS[0], picture, mask)
+    found = painted(kind, SCHEDULERS[0], picture, mask, "plain", resolution=96)
+    assert (found.latents - expected).abs().max() == 0.0
+    wider = painted(kind, SCHEDULERS[0], picture, mask, "plain", resolution=96, latent_mask="max")
+    assert (wider.latents - expected).abs().max() > 0
