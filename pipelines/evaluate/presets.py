@@ -108,6 +108,30 @@ class Preset(Section):
         """16 hex digits that change with any setting."""
         return digest_of(self.model_dump(mode="json"))[:16]
 
+    def of_whole_pictures(self) -> Preset:
+        """The same for what is painted on an empty canvas: whole pictures on both sides, and no background.
+
+        The box of such a composite is everything, that of a photograph is not: crops by box or mask would compare
+        unlike things.
+        """
+        clip = self.clip and self.clip.model_copy(
+            update={
+                "crops": ("whole",),
+                "text_crops": ("whole",) if self.clip.text_crops else (),
+                "fid_crop": "whole" if self.clip.fid_crop else None,
+            }
+        )
+        return self.model_copy(
+            update={
+                "clip": clip,
+                "dino": self.dino and self.dino.model_copy(update={"crops": ("whole",)}),
+                "fid": self.fid and self.fid.model_copy(update={"crop": "whole"}),
+                **dict.fromkeys(("lpips", "ssim", "segmenter")),
+                "overall": False,
+                "changed": (*self.changed, "whole pictures"),
+            }
+        )
+
 
 _WHOLE: dict[str, Any] = {"crops": ("whole", "scene"), "first_to": 512}
 _CUT_OUT: dict[str, Any] = {"crops": ("mask",), "plain": True, "scale": 100.0, "resize_references": True}

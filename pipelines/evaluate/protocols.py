@@ -62,11 +62,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol by name: how it is described, how many seeds, and its pairs (task, scene, box, prompt, edit)."""
+    """A protocol by name: how it is described and counted, and its pairs (task, scene, box, prompt, edit)."""
 
     name: str
     description: str
     seeds: int
+    whole: bool  # scored as whole pictures: what is painted has no scene around it
     pairs: Callable[[Corpus, Subject, dict[str, Box]], Iterator[tuple[str, str, Box, str, tuple[tuple[str, str], ...]]]]
 
 
@@ -113,10 +114,12 @@ def _dreammix(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("murecom", "MureCom pairs: scene and box x subject of its class", 5, _composition("murecom")),
-        Protocol("dreameditbench", "DreamEditBench, addition, box given", 5, _composition("dreameditbench")),
-        Protocol("dreambooth", "DreamBooth's 25 prompts a subject on an empty canvas", 4, _dreambooth),
-        Protocol("dreammix", "DreamMix's two tasks; its own protocol is not published, this one is ours", 5, _dreammix),
+        Protocol("murecom", "MureCom pairs: scene and box x subject of its class", 5, False, _composition("murecom")),
+        Protocol("dreameditbench", "DreamEditBench, addition, box given", 5, False, _composition("dreameditbench")),
+        Protocol("dreambooth", "DreamBooth's 25 prompts a subject on an empty canvas", 4, True, _dreambooth),
+        Protocol(
+            "dreammix", "DreamMix's two tasks; its own protocol is not published, this one is ours", 5, False, _dreammix
+        ),
     )
 }
 

@@ -1,7 +1,7 @@
 """Numbers of the papers, to stand beside ours and never among them: other data, other crops, other weights.
 
-DreamMix (arXiv 2411.17223), tables 1 and 3, and DreamCom (arXiv 2309.15508), tables 1, 2, 4 and
-supplement table 1). DreamMix published no protocol: its evaluation set, crops and versions are not known.
+DreamMix (arXiv 2411.17223), tables 1 and 3; DreamCom (arXiv 2309.15508), tables 1, 2, 4 and supplement table 1;
+DreamBooth (arXiv 2208.12242), its table of whole pictures made from text alone. DreamMix published no protocol: its evaluation set, crops and versions are not known.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ __all__ = ["published"]
 
 _DREAMMIX = "DreamMix, arXiv 2411.17223, {}; another protocol, not published (data, crops and versions unknown)"
 _DREAMCOM = "DreamCom, arXiv 2309.15508, {}; another protocol (full MureCom, metric code not published)"
+_DREAMBOOTH = "DreamBooth, arXiv 2208.12242; another protocol (its 30 subjects, whole pictures made from text)"
 _UP = ("CLIP-T", "CLIP-I", "DINO", "SSIM")
 
 # (task, method) -> values in the order of the columns
@@ -73,6 +74,11 @@ _DREAMCOM_DREAMEDIT = {
     ("dreameditbench", "DreamEdit"): (0.490, 0.733, 0.207, 0.740),
     ("dreameditbench", "DreamCom"): (0.669, 0.805, 0.154, 0.776),
 }
+_DREAMBOOTH_MAIN = {
+    ("prompts", "DreamBooth (Imagen)"): (0.696, 0.812, 0.306),
+    ("prompts", "DreamBooth (Stable Diffusion)"): (0.668, 0.803, 0.305),
+    ("prompts", "real image"): (0.774, 0.885, math.nan),  # photographs were made for no prompt
+}
 _MAIN = ("CLIP-T", "CLIP-I", "DINO", "FID")
 _SUBJECT_AND_BACKGROUND = ("DINO", "CLIP-I", "LPIPS", "SSIM")
 _TABLES: dict[str, tuple[str, tuple[str, ...], Mapping[tuple[str, str], tuple[float, ...]]]] = {
@@ -80,13 +86,14 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], Mapping[tuple[str, str], tuple[fl
     "dreamcom-ablation": (_DREAMCOM.format("table 4"), _SUBJECT_AND_BACKGROUND[:2], _DREAMCOM_ABLATION),
     "dreamcom-references": (_DREAMCOM.format("supplement table 1"), _SUBJECT_AND_BACKGROUND[:2], _DREAMCOM_REFERENCES),
     "dreammix": (_DREAMMIX.format("table 1"), _MAIN, _DREAMMIX_MAIN),
+    "dreambooth": (_DREAMBOOTH, ("DINO", "CLIP-I", "CLIP-T"), _DREAMBOOTH_MAIN),
     "murecom": (_DREAMCOM.format("table 2"), _SUBJECT_AND_BACKGROUND, _DREAMCOM_MURECOM),
     "dreameditbench": (_DREAMCOM.format("table 1"), _SUBJECT_AND_BACKGROUND, _DREAMCOM_DREAMEDIT),
 }
 
 
 def published(*names: str) -> list[TableRow]:
-    """The rows of these tables; a name without one (DreamBooth's) gives none. They have no interval."""
+    """The rows of these tables; a name without one gives none. They have no interval."""
     rows = []
     for name in names:
         if name not in _TABLES:
@@ -94,6 +101,8 @@ def published(*names: str) -> list[TableRow]:
         protocol, columns, table = _TABLES[name]
         for (task, method), values in table.items():
             for column, value in zip(columns, values, strict=True):
+                if math.isnan(value):
+                    continue
                 rows.append(
                     TableRow(
                         protocol=protocol, task=task, method=method, column=column, value=value,

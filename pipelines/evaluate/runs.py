@@ -51,6 +51,8 @@ def run_plan(plan: Plan, *, on_progress: Callable[[str, int, int], None] = lambd
     place = reference.place if reference.is_remote else str(Path(reference.place))
     with output_lock(plan.output / ".lock"), open_corpus(place) as corpus:
         protocol = PROTOCOLS[name]
+        if protocol.whole:
+            preset = preset.of_whole_pictures()
         subjects = _subjects(corpus, reference.ids)
         wanted = cases(corpus, protocol, subjects=subjects, seeds=plan.seeds, limit=plan.limit, boxes_file=plan.boxes)
         methods = [parse_method(text) for text in plan.methods]

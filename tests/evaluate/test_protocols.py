@@ -10,6 +10,7 @@ import pytest
 from manifests.errors import UsageError
 from pipelines.evaluate.boxes import read_boxes
 from pipelines.evaluate.items import without_identifier
+from pipelines.evaluate.presets import PRESETS
 from pipelines.evaluate.protocols import CANVAS, LIVE, OBJECT, PROTOCOLS, cases
 from pipelines.evaluate.published import published
 from pipelines.words import edited_prompt
@@ -53,6 +54,17 @@ def test_dreambooth_has_twenty_five_prompts_for_things_and_for_animals():
     assert OBJECT[-1] == LIVE[-1] == "a cube shaped {identifier} {class_noun}"
     assert "a {identifier} {class_noun} floating in an ocean of milk" in OBJECT
     assert "a {identifier} {class_noun} wearing a black top hat and a monocle" in LIVE
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_cuts_anything_out_of_what_was_painted_on_an_empty_canvas(name):
+    whole = PRESETS[name].of_whole_pictures()
+    assert whole.clip.crops == whole.dino.crops == ("whole",)
+    assert set(whole.clip.text_crops) <= {"whole"}
+    assert whole.clip.fid_crop in ("whole", None)
+    assert whole.fid is None or whole.fid.crop == "whole"
+    assert (whole.lpips, whole.ssim, whole.segmenter, whole.overall) == (None, None, None, False)
+    assert whole.title == f"{name} with whole pictures"
 
 
 def test_dreambooth_paints_each_prompt_four_times_on_an_empty_canvas(corpus):
@@ -115,4 +127,15 @@ def test_published_rows_say_that_they_are_of_another_protocol():
     assert all(row.low != row.low and row.model == "not stated" for row in rows)
     row = next(r for r in rows if (r.task, r.method, r.column) == ("editing", "+++ADM", "CLIP-T"))
     assert row.value == 0.289
-    assert published("dreambooth") == []
+    assert published("nothing") == []
+
+
+def test_dreambooths_own_numbers_are_of_whole_pictures_and_have_no_prompt_for_photographs():
+    rows = published("dreambooth")
+    assert len(rows) == 3 + 3 + 2
+    assert all("another protocol" in row.protocol and "whole pictures" in row.protocol for row in rows)
+    values = {(row.method, row.column): row.value for row in rows}
+    assert values["DreamBooth (Stable Diffusion)", "DINO"] == 0.668
+    assert values["real image", "CLIP-I"] == 0.885
+    assert ("real image", "CLIP-T") not in values
+    assert {row.task for row in rows} == {"prompts"}

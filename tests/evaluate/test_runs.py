@@ -10,15 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from manifests import fsops
+from manifests.corpus import open_corpus
 from manifests.errors import UsageError
 from pipelines.evaluate.ablations import ABLATIONS
+from pipelines.evaluate.metrics.dino import Dino
+from pipelines.evaluate.metrics.similarity import cosine
 from pipelines.evaluate.painting import parse_method
+from pipelines.evaluate.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from pipelines.evaluate.runs import Plan, run_plan
 from pipelines.evaluate.studies import groups_of_runs
+from pipelines.evaluate.weights import find_model
 from tests.tiny_models import tiny
 
 PAINT = ("num_inference_steps=2",)
@@ -90,6 +96,32 @@ def test_gallery_shows_every_pair_by_every_method(evaluated):
     assert page.count("<figcaption>the thing<") == page.count("<figcaption>the scene<") == 3 * 2
     assert "Not comparable with the numbers above" in page
     assert "short side 36, centre crop 32 (Pillow bicubic)" in page
+
+
+def test_what_is_painted_on_an_empty_canvas_is_compared_with_whole_photographs(drawn_corpus, sets, tmp_path):
+    """One prompt a subject. Photographs whose subject is small in them: by the box, they are another picture."""
+    whole = plan(drawn_corpus, tmp_path, tuple(sets), protocol="dreambooth", limit=1, methods=("copy-and-blend",))
+    study = run_plan(whole)
+    assert study.missing == []
+    measured = [row for row in study.rows if row.source == "measured"]
+    assert {row.crop for row in measured} == {"whole"}
+    columns = {"clip_i_whole", "clip_t_whole", "dino_whole", "clip_fid_whole"}
+    for method in ("copy-and-blend", "real image"):
+        assert {row.column for row in measured if row.method == method} == columns
+    assert all("whole pictures" in row.preset for row in measured)
+    model = Dino(find_model(sets[1].partition("=")[2], "", setting="dino", metric="DINO"))
+    see = Preprocessing(model.side, IMAGENET_MEAN, IMAGENET_STD, short_side=model.side * 256 // 224)
+    with open_corpus(drawn_corpus) as corpus:
+        found = []
+        for subject in corpus.subjects.values():
+            # photographs are two a subject: each is the other's only reference
+            if subject.sample_ids:
+                tokens = model([see(corpus.image(corpus.record(name))) for name in subject.sample_ids])
+                found.append(cosine(*tokens))
+    real = next(row.value for row in measured if row.method == "real image" and row.column == "dino_whole")
+    assert real == pytest.approx(np.mean(found), abs=1e-6)
+    printed = {(row.method, row.column): row.value for row in study.rows if row.source == "published"}
+    assert printed["DreamBooth (Stable Diffusion)", "CLIP-I"] == 0.803
 
 
 def test_report_names_no_machine(evaluated, drawn_corpus):
