@@ -91,13 +91,13 @@ def guided(
     attention: dict[str, Any] | None = None,
     unpatched: Any = None,
 ) -> Predictor:
-    """Classifier-free guidance over the frame; at a scale of 1 or less the condition alone.
+    """Classifier-free guidance over the frame, or the condition alone (`Painting.guides`).
 
     `attention` goes to the attention processors; under guidance its tensors hold the unconditional half first.
     `unpatched` is the base's own UNet of 4 channels, on which the steps after `settings.patched_steps()` run.
     """
     batch, (height, width) = len(frame.pixels), frame.pixels.shape[2:]
-    both = settings.guidance_scale > 1
+    both = settings.guides()
     states = TextStates.cat([negative, text]) if both else text
     mask = torch.cat([frame.latent_mask] * 2) if both else frame.latent_mask
     masked_latent = torch.cat([frame.masked_latent] * 2) if both else frame.masked_latent

@@ -191,7 +191,7 @@ class Stages:
         )  # fmt: skip
 
     def _attention(self, frame: Frame, region: Tensor) -> dict[str, Any] | None:
-        halves = 2 if self.settings.guidance_scale > 1 else 1
+        halves = 2 if self.settings.guides() else 1
         attention: dict[str, Any] = {}
         if self.settings.masks is not None:
             attention["regions"] = regional.regions_of(

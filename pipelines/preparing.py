@@ -93,6 +93,10 @@ class Reader:
             _check_disjoint(parts, where)
         inference = parts[0].record.inference if parts[0].record else None
         settings = resolve_for(inference, job.preset, job.settings, where=where)
+        if job.method == "adapter" and settings.reference is not None and job.reference is None:
+            raise UsageError(
+                f"{where}: this adapter paints from a photograph of the subject: name one as reference.", code="E502"
+            )
         for part in parts:
             region = part.region
             prompt = prompt_as_read(region.prompt, region.edit, part.record)

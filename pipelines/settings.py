@@ -82,6 +82,13 @@ class Painting:
     masks: MaskRules | None = None
     reference: ReferenceRules | None = None
 
+    def guides(self) -> bool:
+        """Whether each step asks without the text too; else the condition alone, as stock does at a scale of 1 or less.
+
+        DreamInpainter's guidance holds at any scale (METHODS 4.6): with 0 the reference paints without the text.
+        """
+        return self.guidance_scale > 1 if self.reference is None else self.guidance_scale != 1
+
     def local_steps(self) -> int:
         """How many of the steps are local content generation; the rest is global context harmonisation."""
         if self.switch_step is not None:

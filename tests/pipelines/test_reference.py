@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,14 @@ from manifests.corpus import open_corpus
 from manifests.errors import ReportedError
 from pipelines import backbones, crop, reference, regional
 from pipelines.backbones import TextStates
+from pipelines.denoise import Frame
+from pipelines.dif import Stages
 from pipelines.jobs import Job
 from pipelines.painter import load
 from pipelines.places import read_reference
 from pipelines.records import write_record
 from pipelines.run import run
+from pipelines.settings import Painting, resolve
 from tests.manifests.corpora import small_content, write_corpus
 from tests.pipelines.conftest import box_mask, scene, write_lora
 from tests.tiny_models import tiny
@@ -130,23 +135,40 @@ def test_up_blocks_see_the_reference_and_the_others_the_text_alone(inject):
     assert torch.allclose(backbone.predict(sample, 500, text), plain, atol=1e-6)
 
 
-def test_guidance_with_an_empty_prompt_does_not_depend_on_its_weight(backbone_of):
-    from pipelines.denoise import Frame, guided
-    from pipelines.settings import resolve
-
-    backbone = backbone_of("sd9")
-    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+@torch.no_grad()
+def test_guidance_drops_the_text_and_keeps_the_reference_at_any_weight():  # METHODS 4.8-5
+    backbone = backbones.load(tiny("sd9"))
+    injection = reference.ReferenceInjection(backbone)
+    injection.install(backbone.unet)
+    z, tokens = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((1, 4, 8, 8), (1, 5, 64)))
     frame = Frame(torch.zeros(1, 3, 64, 64), torch.ones(1, 1, 64, 64), torch.ones(1, 1, 8, 8), z, z, None)
-    empty, text = backbone.unconditional(1, ""), backbone.encode_text(["a dog"])
+    empty, text, shown = backbone.unconditional(1, ""), backbone.encode_text(["a dog"]), injection(tokens)
+    seen: list[torch.Tensor] = []
+    predict = backbone.predict
 
-    def at(weight: float, states: TextStates):
+    def watched(*given, **more):
+        seen.append(more["cross_attention_kwargs"]["reference"])
+        return predict(*given, **more)
+
+    backbone.predict = watched
+
+    def at(weight: float, states: TextStates = text):
         settings = resolve("dreaminpainter", {"guidance_scale": weight})
-        with torch.no_grad():
-            return guided(backbone, frame, states, empty, settings)(z, torch.tensor(500), 0)
+        return Stages(backbone, settings, empty, [], shown).guided(frame, states)(z, torch.tensor(500), 0)
+
+    def alone(states: TextStates):
+        sample = backbone.unet_input(z, frame.latent_mask, z)
+        return predict(sample, torch.tensor(500), states, cross_attention_kwargs={"reference": shown})
 
     assert torch.allclose(at(7.5, empty), at(2.0, empty), atol=1e-4)
-    assert torch.equal(at(1.0, text), at(0.5, text))  # at 1 and below: the condition alone
-    assert not torch.allclose(at(7.5, text), at(2.0, text), atol=1e-4)
+    assert torch.allclose(at(0.0), alone(empty), atol=1e-5)
+    assert torch.allclose(at(1.0), alone(text), atol=1e-5)
+    assert torch.allclose(at(0.5), (alone(empty) + alone(text)) / 2, atol=1e-5)
+    assert torch.allclose(at(7.5), alone(empty) + 7.5 * (alone(text) - alone(empty)), atol=1e-4)
+    assert not torch.allclose(alone(empty), alone(text), atol=1e-3)
+    assert [len(half) for half in seen] == [2, 2, 2, 1, 2, 2]
+    assert all(torch.equal(half, shown) for both in seen for half in both.split(1))
+    assert not Painting(guidance_scale=0.5).guides()  # stock: at 1 and below the condition alone
 
 
 def test_an_adapter_paints_from_the_photograph_it_is_shown(tmp_path):
@@ -171,12 +193,12 @@ def test_an_adapter_paints_from_the_photograph_it_is_shown(tmp_path):
         assert (picture[far] == scene()[far]).all()
         assert (picture[box_mask()] != scene()[box_mask()]).any()
 
-    for fields, sentence in (
-        ({}, "E501 .*paints from a photograph of the subject: name one with --reference"),
-        ({"reference": photographs[0], "settings": {"reference.tokens": 17}}, "E502 .*tokens: 17 of 16 at 64 px"),
-    ):
-        with pytest.raises(ReportedError, match=sentence):
-            run([Job(**own, **fields)], tmp_path / "refused")
+    whole = Job(**own, reference=photographs[0])
+    with pytest.raises(ReportedError, match="E502 .*job 2: this adapter paints from a photograph of the subject: name"):
+        run([whole, Job(**own)], tmp_path / "refused")
+    assert not (tmp_path / "refused" / "images").exists()
+    with pytest.raises(ReportedError, match="E502 .*tokens: 17 of 16 at 64 px"):
+        run([replace(whole, settings={"reference.tokens": 17})], tmp_path / "refused")
     # nothing of the reference stays on the base
     painter = load(folder)
     photograph = read_reference(photographs[0])
