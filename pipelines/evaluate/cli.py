@@ -23,7 +23,7 @@ class _Evaluate(typer.core.TyperGroup):
 evaluate = typer.Typer(
     name="evaluate",
     cls=_Evaluate,
-    help="Paint what a protocol asks for and score it; score results; measure a corpus; ask people.",
+    help="Paint what a protocol or an ablation asks for and score it; measure a corpus; ask people which they prefer.",
     no_args_is_help=True,
 )
 app.add_typer(evaluate, name="evaluate")
@@ -80,7 +80,12 @@ def run_(
         int | None, typer.Option(min=1, help="Pairs of each task and subject.", show_default=False)
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option(help="bbox.json or bbox.txt of a benchmark.", show_default=False)
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="bbox.json or bbox.txt of a benchmark, or a folder with one for each of its sets; again for more.",
+            show_default=False,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,7 +107,7 @@ def run_(
         paint_sets=tuple(paint_sets or ()),
         seeds=seeds,
         limit=limit,
-        boxes=boxes,
+        boxes=tuple(boxes or ()),
     )
     with progress() as bar:
         study = run_plan(plan, on_progress=bar)

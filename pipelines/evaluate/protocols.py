@@ -10,14 +10,14 @@ DreamMix published no protocol: data, prompts and seeds of its two tasks here ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from manifests.corpus import Corpus
 from manifests.errors import UsageError
-from manifests.records import Box, Sample, Subject
-from pipelines.evaluate.boxes import read_boxes
+from manifests.records import Box, Subject
+from pipelines.evaluate.sets import boxes_of, given_boxes
 
 __all__ = ["CANVAS", "LIVE", "OBJECT", "PROTOCOLS", "Case", "Protocol", "cases"]
 
@@ -60,6 +60,9 @@ class Case:
     seed: int
 
 
+Scenes = Sequence[tuple[str, Box]]  # sample IDs with the box to paint into
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A protocol by name: how it is described and counted, and its pairs (task, scene, box, prompt, edit)."""
@@ -68,36 +71,29 @@ class Protocol:
     description: str
     seeds: int
     whole: bool  # scored as whole pictures: what is painted has no scene around it
-    pairs: Callable[[Corpus, Subject, dict[str, Box]], Iterator[tuple[str, str, Box, str, tuple[tuple[str, str], ...]]]]
-
-
-def _scenes(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> list[tuple[str, Box]]:
-    """The subject's scenes with their boxes, or every scene of the corpus for a class that has none of its own."""
-    own = sorted(subject.scene_ids) or [sample.id for sample in corpus.samples(role="bg")]
-    return [(scene, boxes.get(scene) or corpus.record(scene).box_xyxy) for scene in own if not boxes or scene in boxes]
+    pairs: Callable[[Subject, Scenes], Iterator[tuple[str, str, Box, str, tuple[tuple[str, str], ...]]]]
 
 
 _Pairs = Iterator[tuple[str, str, Box, str, tuple[tuple[str, str], ...]]]
 
 
-def _composition(task: str) -> Callable[[Corpus, Subject, dict[str, Box]], _Pairs]:
-    def pairs(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs:
-        for scene, box in _scenes(corpus, subject, boxes):
+def _composition(task: str) -> Callable[[Subject, Scenes], _Pairs]:
+    def pairs(subject: Subject, scenes: Scenes) -> _Pairs:
+        for scene, box in scenes:
             yield task, scene, box, subject.instance_prompt, ()
 
     return pairs
 
 
-def _dreambooth(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs:
-    del corpus, boxes
+def _dreambooth(subject: Subject, scenes: Scenes) -> _Pairs:
+    del scenes
     templates = LIVE if subject.class_noun.split()[-1] in _LIVE_NOUNS else OBJECT
     for template in templates:
         prompt = template.replace("{class_noun}", subject.class_noun)
         yield "prompts", CANVAS, (0, 0, CANVAS_SIDE, CANVAS_SIDE), prompt, ()
 
 
-def _dreammix(corpus: Corpus, subject: Subject, boxes: dict[str, Box]) -> _Pairs:
-    scenes = _scenes(corpus, subject, boxes)
+def _dreammix(subject: Subject, scenes: Scenes) -> _Pairs:
     for scene, box in scenes:
         yield "identity", scene, box, subject.instance_prompt, ()
     # an edit asks for what the subject does not have, in a category of which it has something to remove
@@ -131,14 +127,16 @@ def cases(
     subjects: tuple[str, ...] = (),
     seeds: int | None = None,
     limit: int | None = None,
-    boxes_file: Path | None = None,
+    boxes: Sequence[Path] = (),
 ) -> list[Case]:
     """Every composite the protocol asks for, subject by subject; `limit` keeps so many pairs a task and subject.
 
+    `boxes` are a benchmark's own files, or folders that hold one for each of its sets; they win over the manifest's.
     Raises `UsageError` E503 for a subject that is not there, E502 where nothing is left to paint.
     """
     chosen = subjects or tuple(sorted(corpus.subjects))
-    boxes = _given_boxes(corpus, boxes_file) if boxes_file else {}
+    given = given_boxes(corpus, boxes) if boxes else None
+    everywhere = {sample.id: sample.box_xyxy for sample in corpus.samples(role="bg")}
     found = []
     for name in chosen:
         if name not in corpus.subjects:
@@ -146,8 +144,11 @@ def cases(
         subject = corpus.subjects[name]
         if not subject.sample_ids:
             continue  # an owner of shared regular pictures has nothing to be painted
+        # every scene of the corpus for a class that has none of its own
+        own = {scene: everywhere[scene] for scene in sorted(subject.scene_ids)} or everywhere
+        scenes = own if given is None else boxes_of(subject, given, own)
         taken: dict[str, int] = {}
-        for task, scene, box, prompt, edit in protocol.pairs(corpus, subject, boxes):
+        for task, scene, box, prompt, edit in protocol.pairs(subject, list(scenes.items())):
             taken[task] = taken.get(task, 0) + 1
             if limit is not None and taken[task] > limit:
                 continue
@@ -166,17 +167,3 @@ def cases(
             code="E502",
         )
     return found
-
-
-def _given_boxes(corpus: Corpus, path: Path) -> dict[str, Box]:
-    """Boxes of a benchmark's own file, by scene ID; a scene is known by the name of the file it came from."""
-    scenes = [(PurePosixPath(sample.source_uri), sample) for sample in corpus.samples(role="bg")]
-    # the benchmarks number their scenes anew in each folder: the folder of the file says which are meant
-    beside = [(uri, sample) for uri, sample in scenes if path.resolve().parent.name in uri.parts]
-    names: dict[str, Sample] = {}
-    for uri, sample in beside or scenes:
-        if uri.name in names:
-            raise UsageError(f"{path.name}: two scenes of the corpus are named {uri.name}.", code="E502")
-        names[uri.name] = sample
-    read = read_boxes(path, {name: (sample.width, sample.height) for name, sample in names.items()})
-    return {names[name].id: box for name, box in read.items()}

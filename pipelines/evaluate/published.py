@@ -1,7 +1,8 @@
 """Numbers of the papers, to stand beside ours and never among them: other data, other crops, other weights.
 
 DreamMix (arXiv 2411.17223), tables 1 and 3; DreamCom (arXiv 2309.15508), tables 1, 2, 4 and supplement table 1;
-DreamBooth (arXiv 2208.12242), its table of whole pictures made from text alone. DreamMix published no protocol: its evaluation set, crops and versions are not known.
+DreamBooth (arXiv 2208.12242), its table of whole pictures made from text alone. DreamMix published no protocol: its
+evaluation set, crops and versions are not known.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Plan:
     paint_sets: tuple[str, ...] = ()
     seeds: int | None = None
     limit: int | None = None
-    boxes: Path | None = None
+    boxes: tuple[Path, ...] = ()
 
 
 def run_plan(plan: Plan, *, on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None) -> Study:
@@ -54,7 +54,7 @@ def run_plan(plan: Plan, *, on_progress: Callable[[str, int, int], None] = lambd
         if protocol.whole:
             preset = preset.of_whole_pictures()
         subjects = _subjects(corpus, reference.ids)
-        wanted = cases(corpus, protocol, subjects=subjects, seeds=plan.seeds, limit=plan.limit, boxes_file=plan.boxes)
+        wanted = cases(corpus, protocol, subjects=subjects, seeds=plan.seeds, limit=plan.limit, boxes=plan.boxes)
         methods = [parse_method(text) for text in plan.methods]
         if len({method.name for method in methods}) < len(methods):
             raise UsageError("two methods have one name; put NAME: before one of them.")

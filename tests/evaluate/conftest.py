@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,32 @@ def drawn_corpus(tmp_path_factory) -> Path:
     ledger = [corpora.ledger_row(made) for made in everything if made.sample.role != "reg"]
     what = corpora.content(everything, rows, sorted(ledger, key=lambda row: row.path))
     return corpora.write_corpus(tmp_path_factory.mktemp("drawn") / "corpus", what)
+
+
+@pytest.fixture(scope="session")
+def benchmark(tmp_path_factory) -> Path:
+    """`corpus/` with dog, dog2 and robot_toy; `boxes/dog` and `boxes/robot_toy`: sets of two scenes, named alike.
+
+    A third set has boxes and no scenes in the corpus.
+    """
+    folder = tmp_path_factory.mktemp("benchmark")
+    everything, rows = [], []
+    for number, (name, noun) in enumerate((("dog", "dog"), ("dog2", "dog"), ("robot_toy", "toy"))):
+        photographs = [drawn(name, "src", 100 * number + n, "red", (30, 40, 90, 96)) for n in range(2)]
+        everything += photographs
+        prompt = f"a photo of {{identifier}} {noun}"
+        rows.append(corpora.subject(name, photographs, [], class_noun=noun, instance_prompt=prompt, scene_ids=()))
+    for number, name in enumerate(("dog", "robot_toy")):
+        for n in range(2):
+            uri = f"scenes/{name}/found{n}.jpg"
+            everything.append(drawn("scenes", "bg", 900 + 10 * number + n, "", (20, 30, 70, 80), source_uri=uri))
+    for number, name in enumerate(("dog", "robot_toy", "teapot")):
+        (folder / "boxes" / name).mkdir(parents=True)
+        boxes = {f"found{n}.jpg": [64 * number, 128, 64 * number + 256, 384 + 64 * n] for n in range(2)}
+        (folder / "boxes" / name / "bbox.json").write_text(json.dumps(boxes))
+    ledger = sorted((corpora.ledger_row(made) for made in everything), key=lambda row: row.path)
+    corpora.write_corpus(folder / "corpus", corpora.content(everything, rows, ledger))
+    return folder
 
 
 @pytest.fixture

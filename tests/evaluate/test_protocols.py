@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import PurePosixPath
 
 import pytest
 
+from manifests.corpus import open_corpus
 from manifests.errors import UsageError
 from pipelines.evaluate.boxes import read_boxes
 from pipelines.evaluate.items import without_identifier
 from pipelines.evaluate.presets import PRESETS
 from pipelines.evaluate.protocols import CANVAS, LIVE, OBJECT, PROTOCOLS, cases
 from pipelines.evaluate.published import published
+from pipelines.evaluate.sets import given_boxes
 from pipelines.words import edited_prompt
+from tests.evaluate.conftest import drawn
+from tests.manifests import corpora
 
 
 def test_murecom_boxes_have_inclusive_ends_and_never_leave_the_picture(tmp_path):
@@ -105,9 +110,50 @@ def test_editing_asks_for_words_the_subject_does_not_have(corpus):
 def test_boxes_of_a_benchmarks_file_win_over_the_manifests(corpus, tmp_path):
     scenes = {PurePosixPath(sample.source_uri).name: sample for sample in corpus.samples(role="bg")}
     (tmp_path / "bbox.json").write_text(json.dumps({"0.jpg": [128, 128, 256, 384]}))
-    found = cases(corpus, PROTOCOLS["dreameditbench"], seeds=1, boxes_file=tmp_path / "bbox.json")
+    found = cases(corpus, PROTOCOLS["dreameditbench"], seeds=1, boxes=[tmp_path / "bbox.json"])
     assert {case.scene for case in found} == {scenes["0.jpg"].id}
     assert {case.box for case in found} == {(32, 32, 64, 96)}
+
+
+def test_each_subject_is_painted_into_the_set_of_its_name_or_class(benchmark):
+    """dog2 has no set and shares dog's; the boxes of a third set, whose scenes are not there, are left out."""
+    with open_corpus(benchmark / "corpus") as corpus:
+        folder = {sample.id: PurePosixPath(sample.source_uri).parent.name for sample in corpus.samples(role="bg")}
+        found = cases(corpus, PROTOCOLS["dreameditbench"], seeds=1, boxes=[benchmark / "boxes"])
+    assert Counter((case.subject, folder[case.scene]) for case in found) == {
+        ("dog", "dog"): 2,
+        ("dog2", "dog"): 2,
+        ("robot_toy", "robot_toy"): 2,
+    }
+    boxes = {"dog": {(0, 32, 64, 96), (0, 32, 64, 112)}, "robot_toy": {(16, 32, 80, 96), (16, 32, 80, 112)}}
+    for name, expected in boxes.items():
+        assert {case.box for case in found if folder[case.scene] == name} == expected
+
+
+def test_murecoms_sets_lie_in_folders_of_one_name(tmp_path):
+    """Each class has its `bg/`: the folder above it tells which is meant."""
+    made = [
+        drawn("scenes", "bg", n, "", (20, 30, 70, 80), source_uri=f"{name}/bg/0.jpg") for n, name in enumerate("AB")
+    ]
+    ledger = sorted((corpora.ledger_row(one) for one in made), key=lambda row: row.path)
+    corpora.write_corpus(tmp_path / "corpus", corpora.content(made, [], ledger))
+    for edge, name in enumerate("AB"):
+        (tmp_path / "murecom" / name / "bg").mkdir(parents=True)
+        (tmp_path / "murecom" / name / "bg" / "bbox.txt").write_text(f"{name} 0.jpg {edge} 0 99 99\n")
+    with open_corpus(tmp_path / "corpus") as corpus:
+        sets = given_boxes(corpus, [tmp_path / "murecom"])
+        found = {corpus.record(scene).source_uri: box for one in sets for scene, box in one.boxes.items()}
+    assert found == {"A/bg/0.jpg": (0, 0, 100, 100), "B/bg/0.jpg": (1, 0, 100, 100)}
+
+
+def test_boxes_that_fit_nothing_are_one_sentence(benchmark, tmp_path):
+    with open_corpus(benchmark / "corpus") as corpus:
+        with pytest.raises(UsageError, match=r"holds no bbox\.json or bbox\.txt"):
+            given_boxes(corpus, [tmp_path])
+        with pytest.raises(UsageError, match=r"bbox\.json: two scenes of the corpus are named found0\.jpg"):
+            given_boxes(corpus, [benchmark / "boxes" / "teapot" / "bbox.json"])
+        with pytest.raises(UsageError, match="finds nothing to paint"):
+            cases(corpus, PROTOCOLS["dreameditbench"], boxes=[benchmark / "boxes" / "teapot"])
 
 
 def test_subject_that_is_not_there_is_named(corpus):

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from manifests import fsops
 from manifests.corpus import open_corpus
 from manifests.errors import UsageError
 from pipelines.evaluate.ablations import ABLATIONS
+from pipelines.evaluate.cli import app
 from pipelines.evaluate.metrics.dino import Dino
 from pipelines.evaluate.metrics.similarity import cosine
 from pipelines.evaluate.painting import parse_method
@@ -122,6 +124,29 @@ def test_what_is_painted_on_an_empty_canvas_is_compared_with_whole_photographs(d
     assert real == pytest.approx(np.mean(found), abs=1e-6)
     printed = {(row.method, row.column): row.value for row in study.rows if row.source == "published"}
     assert printed["DreamBooth (Stable Diffusion)", "CLIP-I"] == 0.803
+
+
+def test_dreameditbench_is_one_run_and_one_table(benchmark, light, tmp_path):
+    """Two sets, named one by one and as a folder: the same table, each subject in the scenes of its own set."""
+
+    def run(name: str, *boxes: Path) -> tuple[dict, list[dict]]:
+        options = [f"--set={setting}" for setting in light] + [f"--boxes={place}" for place in boxes]
+        command = ["evaluate", str(benchmark / "corpus"), "--protocol", "dreameditbench", "--method", "copy-and-blend"]
+        done = CliRunner().invoke(app, [*command, "--seeds", "1", "-o", str(tmp_path / name), *options, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout), json.loads((tmp_path / name / "items.json").read_text())["items"]
+
+    sets = [benchmark / "boxes" / name / "bbox.json" for name in ("dog", "robot_toy")]
+    table, items = run("files", *sets)
+    assert (table, items) == run("folder", benchmark / "boxes")
+    (row,) = (r for r in table["rows"] if (r["method"], r["column"]) == ("copy-and-blend", "dino_box"))
+    assert (row["pairs"], row["subjects"]) == (3 * 2, 3)
+    scenes = {
+        name: {item["scene"] for item in items if item["subject"] == name} for name in ("dog", "dog2", "robot_toy")
+    }
+    assert scenes["dog"] == scenes["dog2"]
+    assert not scenes["dog"] & scenes["robot_toy"]
+    assert len(scenes["dog"] | scenes["robot_toy"]) == 4
 
 
 def test_report_names_no_machine(evaluated, drawn_corpus):
