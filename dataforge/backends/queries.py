@@ -26,8 +26,9 @@ _SURE = 0.999
 
 
 def caption_of(noun: str, queries: Sequence[str]) -> str:
-    """The text the model reads: lower case, a full stop after each query."""
-    return " ".join(f"{query.lower().strip().rstrip('.')}." for query in dict.fromkeys((noun, *queries)))
+    """The text the model reads: lower case, a full stop after each query, none twice."""
+    plain = (query.lower().strip().rstrip(".") for query in (noun, *queries))
+    return " ".join(f"{query}." for query in dict.fromkeys(plain))
 
 
 def token_spans(input_ids: Sequence[int], stop: int, special: Collection[int]) -> list[list[int]]:
