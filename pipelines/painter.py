@@ -199,19 +199,19 @@ class Painter:
         self, requests: Sequence[Request], settings: Painting
     ) -> tuple[StageTexts, list[tuple[str, tuple[str, ...]]]]:
         read, local, whole = [], [], []
+        stages = settings.removes_in()
         for request in requests:
             prompt, removed = self.reading(request, settings)
             read.append((prompt, removed))
             inner = prompt if request.local_prompt is None else self._filled(request.local_prompt, request.edit)
-            stages = settings.tas.stages if settings.tas is not None else ()
             local.append(self._text(inner, removed if "lcg" in stages else (), settings))
             whole.append(self._text(prompt, removed if "gch" in stages else (), settings))
         return StageTexts(TextStates.cat(local), TextStates.cat(whole), self._negative(len(requests), settings)), read
 
     def reading(self, request: Request, settings: Painting) -> tuple[str, tuple[str, ...]]:
-        """The prompt as it will be read and the words that will be removed. Raises E501 and E604."""
+        """The prompt as it will be read and the words that a stage will remove. Raises E501 and E604."""
         prompt = self._filled(request.prompt, request.edit)
-        if settings.tas is None:
+        if not settings.removes_in():
             return prompt, ()
         record = self.adapter.record if self.adapter else None
         return prompt, words.words_to_remove(prompt, request.edit, request.remove, record)

@@ -102,7 +102,7 @@ class Reader:
             prompt = prompt_as_read(region.prompt, region.edit, part.record)
             if region.local_prompt is not None:
                 prompt_as_read(region.local_prompt, region.edit, part.record)
-            if settings.tas is not None:
+            if settings.removes_in():
                 words_to_remove(prompt, region.edit, region.remove, part.record)
         reference = None if job.reference is None else read_reference(job.reference, self._corpora)
         made_by = _made_by(job, scene, parts, reference, settings)

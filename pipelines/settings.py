@@ -95,6 +95,14 @@ class Painting:
             return min(self.switch_step, self.num_inference_steps)
         return round((1 - self.lambda_gch) * self.num_inference_steps)
 
+    def removes_in(self) -> tuple[Stage, ...]:
+        """The stages in which TAS takes words out: those it is asked for in that run at all, none at an alpha of 1."""
+        if self.tas is None or self.tas.alpha == 1:
+            return ()
+        local = self.local_steps()
+        runs = {"lcg": local > 0, "gch": local < self.num_inference_steps}
+        return tuple(stage for stage in self.tas.stages if runs[stage])
+
     def patched_steps(self) -> int:
         """How many steps run on the patched UNet: 25 of 30 as released, the step at int(30 * 0.8) being one of them."""
         if self.fooocus_time is None:

@@ -194,10 +194,12 @@ def test_an_adapter_paints_from_the_photograph_it_is_shown(tmp_path):
         assert (picture[box_mask()] != scene()[box_mask()]).any()
 
     whole = Job(**own, reference=photographs[0])
-    with pytest.raises(ReportedError, match="E502 .*job 2: this adapter paints from a photograph of the subject: name"):
+    with pytest.raises(
+        ReportedError, match=r"E502 .*job 2: this adapter paints from a photograph of the subject: name"
+    ):
         run([whole, Job(**own)], tmp_path / "refused")
     assert not (tmp_path / "refused" / "images").exists()
-    with pytest.raises(ReportedError, match="E502 .*tokens: 17 of 16 at 64 px"):
+    with pytest.raises(ReportedError, match=r"E502 .*tokens: 17 of 16 at 64 px"):
         run([replace(whole, settings={"reference.tokens": 17})], tmp_path / "refused")
     # nothing of the reference stays on the base
     painter = load(folder)

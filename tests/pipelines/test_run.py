@@ -147,13 +147,35 @@ def test_words_are_removed_and_prompts_differ_in_the_stages_they_are_meant_for(p
     plain = painter.backbone.encode_text(["a blue sks teapot"]).tokens
     for stages in (("lcg",), ("gch",), ("lcg", "gch"), ()):
         texts, read = painter._stage_texts([asked], painter.settings(changes={"tas.stages": stages}))
-        assert read == [("a blue sks teapot", ("red",))]
+        assert read == [("a blue sks teapot", ("red",) if stages else ())]
         assert torch.equal(texts.local.tokens, plain) == ("lcg" not in stages)
         assert torch.equal(texts.whole.tokens, plain) == ("gch" not in stages)
     closer = replace(asked, local_prompt="a sks teapot up close")
     texts, _ = painter._stage_texts([closer], painter.settings("plain"))
     assert torch.equal(texts.whole.tokens, plain)
     assert torch.equal(texts.local.tokens, painter.backbone.encode_text(["a blue sks teapot up close"]).tokens)
+
+
+@pytest.mark.parametrize(
+    ("changes", "removed"),
+    [
+        ({"lambda_gch": 0.5}, ("red",)),
+        ({"lambda_gch": 0.5, "tas.alpha": 0.5}, ("red",)),
+        ({"lambda_gch": 1.0, "tas.stages": ["gch"]}, ("red",)),
+        ({"lambda_gch": 1.0}, ()),  # by default TAS is of the first stage, which does not run
+        ({"lambda_gch": 0.0, "tas.stages": ["gch"]}, ()),
+        ({"lambda_gch": 0.5, "tas.stages": []}, ()),
+        ({"lambda_gch": 0.5, "tas.alpha": 1.0}, ()),
+    ],
+)
+def test_words_are_said_to_be_removed_where_that_changes_the_picture(place, tmp_path, changes, removed):
+    few = {"num_inference_steps": 2, "resolution": 64, **changes}
+    edited = job(place, settings=few, seed=1, edit={"colour": "blue"})
+    as_asked, kept = run([edited, replace(edited, remove=())], tmp_path)
+    assert as_asked.removed_words == removed
+    assert kept.removed_words == ()
+    assert (as_asked.image_sha256 != kept.image_sha256) == bool(removed)
+    assert ("removed: red" in (tmp_path / "index.html").read_text()) == bool(removed)
 
 
 def test_a_jobs_prompt_of_the_first_stage_is_another_job(place, tmp_path):
