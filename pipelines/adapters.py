@@ -163,7 +163,11 @@ class Shelf:
 
             while len(self._whole) >= 2:  # a whole UNet each: two are in memory beside the base
                 self._whole.popitem(last=False)
-            unet = load_part(UNet2DConditionModel, adapter.folder, "unet", self.backbone.dtype)
-            self._whole[key] = unet.to(self.backbone.device)
+            try:
+                unet = load_part(UNet2DConditionModel, adapter.folder, "unet", self.backbone.dtype)
+                self._whole[key] = unet.to(self.backbone.device)
+            except (NotImplementedError, ValueError) as error:  # a tensor is missing, or of another shape
+                place = adapter.folder / "unet"
+                raise UsageError(f"{place} does not hold every weight of a UNet.", code="E603") from error
         self._whole.move_to_end(key)
         return self._whole[key]

@@ -91,4 +91,16 @@ def check_base(backbone: Backbone, recipe: Recipe, place: str) -> int:
             f"subjects_at_once: {settings.subjects_at_once} subjects together train as LoRA, not {settings.method}.",
             code="E502",
         )
+    if settings.method == "full" and _has_fooocus(backbone):
+        raise UsageError(
+            f"method: {recipe.name} trains the whole UNet here, and with the Fooocus patch that is none diffusers can "
+            "load: set method to lora or dora, with a learning_rate such as 1e-4, or name an inpainting base.",
+            code="E502",
+        )
     return resolution
+
+
+def _has_fooocus(backbone: Backbone) -> bool:
+    from pipelines.backbones.fooocus import FooocusSDXL
+
+    return isinstance(backbone, FooocusSDXL)

@@ -160,11 +160,10 @@ class FullUnet(_OneSubject):
         self._parameters = dict(self._unet.named_parameters())
 
     def write(self, folder: Path, index: int, values: Mapping[str, Tensor]) -> None:
-        """`unet/`, as `from_pretrained` of the UNet's class reads it."""
+        """`unet/`, as `from_pretrained` of the UNet's class reads it; what is trained beside it is not in there."""
         del index
-        content = safetensors.torch.save(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in values.items()}, {"format": "pt"}
-        )
+        own = {name: values[name].detach().contiguous().cpu() for name in self._parameters}
+        content = safetensors.torch.save(own, {"format": "pt"})
         self._unet.save_config(folder / "unet")
         write_atomic(folder / "unet" / "diffusion_pytorch_model.safetensors", content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from manifests.pixels import box_from_mask, encode_image, encode_mask
 from manifests.records import Attribute, MemberRef
 from tests.manifests import corpora
 from tests.manifests.corpora import Made
-from tests.tiny_models import tiny
+from tests.tiny_models import session_folder, tiny
 from trainer.job import Job
 
 torch.set_num_threads(1)
@@ -85,6 +86,20 @@ def write_balls(root: Path, subjects: int = 2, photographs: int = 2) -> Path:
         ledger += [corpora.ledger_row(made) for made in found]
     what = corpora.content(everything, rows, sorted(ledger, key=lambda row: row.path))
     return corpora.write_corpus(root, what)
+
+
+@cache
+def place_of(kind: str) -> str:
+    """Where a tiny base lies; `sdxl4+fooocus` is SDXL with a tiny Fooocus patch and head."""
+    plain, mark, _ = kind.partition("+fooocus")
+    if not mark:
+        return str(tiny(kind))
+    from pipelines import backbones
+    from tests.pipelines.test_backbones import write_fooocus
+
+    folder = session_folder() / "fooocus"
+    write_fooocus(folder, backbones.load(tiny(plain)).unet, strength=0.02)
+    return f"{tiny(plain)}+fooocus={folder}"
 
 
 @pytest.fixture(scope="session")

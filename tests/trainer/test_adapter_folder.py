@@ -77,6 +77,22 @@ def test_an_adapter_of_another_base_is_refused(balls, tmp_path):
         Shelf(backbones.load(TOY)).use(open_adapter(tmp_path / "red-ball"))
 
 
+def test_a_unet_with_a_tensor_missing_is_refused(balls, tmp_path):
+    import safetensors.torch
+
+    trainer.train(f"{balls}#red-ball", recipe="dreammix", base=tiny("sd9"), output=tmp_path,
+                  settings={**ONE, "method": "full"})  # fmt: skip
+    folder = tmp_path / "red-ball"
+    record = read_record(folder)
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    del tensors["conv_in.weight"]
+    safetensors.torch.save_file(tensors, path, {"format": "pt"})
+    write_record(folder, record)
+    with pytest.raises(UsageError, match=r"E603 .*unet does not hold every weight of a UNet"):
+        Shelf(backbones.load(tiny("sd9"))).use(open_adapter(folder))
+
+
 @pytest.fixture
 def on_the_hub(tmp_path, monkeypatch) -> Path:
     """The tiny base as the Hub's client keeps it, and no Hub to ask."""

@@ -16,13 +16,17 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+import pipelines
 import trainer
+from manifests.corpus import open_corpus
 from manifests.errors import EnvironmentFault, IntegrityError, UsageError
 from pipelines import backbones
+from pipelines.backbones.fooocus import FooocusSDXL
+from pipelines.places import Reference
 from pipelines.records import read_record
 from tests.conftest import REPOSITORY
 from tests.tiny_models import tiny
-from tests.trainer.conftest import QUICK, write_balls
+from tests.trainer.conftest import QUICK, place_of, write_balls
 from trainer.checkpoints import load_latest
 from trainer.cli import app
 from trainer.loop import lr_factor
@@ -39,7 +43,7 @@ def losses(output: Path, subject: str) -> list[float]:
 
 def train(corpus: Path | str, output: Path, recipe: str = "dreammix", kind: str = "sd9", **more):
     settings = {**QUICK, **({"tokens": 4} if recipe == "dreaminpainter" else {}), **more}
-    return trainer.train(str(corpus), recipe=recipe, base=tiny(kind), output=output, settings=settings)
+    return trainer.train(str(corpus), recipe=recipe, base=place_of(kind), output=output, settings=settings)
 
 
 # golden runs
@@ -283,6 +287,18 @@ def test_what_does_not_fit_is_said_before_training(recipe, kind, more, sentence,
         train(balls, tmp_path, recipe, kind, **more)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "more"), [("dreammix", {"method": "full"}), ("dreaminpainter", {}), ("dreamcom:released", {})]
+)
+def test_a_whole_unet_with_the_fooocus_patch_is_refused_before_anything_is_computed(recipe, more, balls, tmp_path):
+    sentence = (
+        rf"E502 .*method: {recipe.partition(':')[0]} trains the whole UNet .*Fooocus .*set method to lora or dora"
+    )
+    with pytest.raises(UsageError, match=sentence):
+        train(balls, tmp_path, recipe, "sdxl4+fooocus", **more)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 # options
 
 
@@ -384,6 +400,34 @@ def test_validation_pictures_come_on_schedule_and_change_nothing(recipe, balls, 
 def test_tensorboard_gets_the_losses(balls, tmp_path):
     train(f"{balls}#red-ball", tmp_path, trackers=["tensorboard"])
     assert list((tmp_path / ".work" / "trackers").rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(("recipe", "more"), [("dreaminpainter", {}), ("dreammix", {"train_token": True})])
+def test_a_whole_unet_holds_its_own_weights_and_none_of_what_was_trained_beside_it(recipe, more, balls, tmp_path):
+    import safetensors.torch
+
+    made = train(f"{balls}#red-ball", tmp_path, recipe, method="full", **more)
+    (folder,) = made.adapters.values()
+    written = safetensors.torch.load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert written.keys() == backbones.load(tiny("sd9")).unet.state_dict().keys()
+
+
+@pytest.mark.parametrize("recipe", ["dreammix", "dreamcom", "dreaminpainter"])
+def test_a_base_with_the_fooocus_patch_trains_loads_again_and_paints(recipe, balls, tmp_path):
+    made = train(f"{balls}#red-ball", tmp_path, recipe, "sdxl4+fooocus", method="lora", learning_rate=0.05)
+    (folder,) = made.adapters.values()
+    painter = pipelines.load(folder)
+    assert isinstance(painter.backbone, FooocusSDXL)
+    assert painter.adapter.record.base.digest == painter.backbone.base.digest
+    with open_corpus(balls) as corpus:
+        photograph = next(corpus.samples(role="src"))
+        picture, mask = corpus.image(photograph), corpus.mask(photograph)
+    reference = Reference(picture, mask) if recipe == "dreaminpainter" else None
+    painted = painter(picture, mask, num_inference_steps=1, reference=reference)
+    painter.use(None)
+    plain = painter(picture, mask, "a photo of sks ball", num_inference_steps=1, preset="plain", resolution=64)
+    assert (painted.image != picture).any()
+    assert (painted.image != plain.image).any()
 
 
 def test_dreaminpainter_leaves_one_adapter_over_all_subjects(balls, tmp_path):
