@@ -16,8 +16,9 @@ from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPi
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
-from pipelines import backbones
+from pipelines import backbones, reference
 from pipelines.records import AdapterRecord, Word, adapter_id, write_record
 from tests.tiny_models import tiny
 
@@ -92,4 +93,16 @@ def write_lora(
         **made,
         **fields,
     )
+    return write_record(folder, record)
+
+
+def write_reference_lora(folder: Path, kind: str, **fields):
+    """The same with a random projection of reference tokens: it paints from a photograph."""
+    record = write_lora(
+        folder, kind, inference={"preset": "dreaminpainter", "resolution": 64, "reference.tokens": 4}, **fields
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = reference.ReferenceInjection(backbones.load(tiny(kind))).state_dict()
+    save_file(state, folder / "reference.safetensors")
     return write_record(folder, record)

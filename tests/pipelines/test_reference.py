@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
-from safetensors.torch import save_file
 
 from manifests.corpus import open_corpus
 from manifests.errors import ReportedError
@@ -20,11 +19,10 @@ from pipelines.dif import Stages
 from pipelines.jobs import Job
 from pipelines.painter import load
 from pipelines.places import read_reference
-from pipelines.records import write_record
 from pipelines.run import run
 from pipelines.settings import Painting, resolve
 from tests.manifests.corpora import small_content, write_corpus
-from tests.pipelines.conftest import box_mask, scene, write_lora
+from tests.pipelines.conftest import box_mask, scene, write_reference_lora
 from tests.tiny_models import tiny
 
 
@@ -175,14 +173,8 @@ def test_an_adapter_paints_from_the_photograph_it_is_shown(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", small_content())
     with open_corpus(corpus) as opened:
         photographs = [f"{corpus}#{sample.id}" for sample in opened.samples(role="src")][:2]
-    shown = {"preset": "dreaminpainter", "resolution": 64, "reference.tokens": 4}
     folder = tmp_path / "adapter"
-    record = write_lora(folder, "sd9", inference=shown)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = reference.ReferenceInjection(backbones.load(tiny("sd9"))).state_dict()
-    save_file(state, folder / "reference.safetensors")
-    write_record(folder, record)
+    write_reference_lora(folder, "sd9")
     Image.fromarray(scene()).save(tmp_path / "scene.png")
     own = {"scene": str(tmp_path / "scene.png"), "adapter": str(folder), "box": (40, 32, 72, 64), "seed": 1}
     rows = run([Job(**own, reference=photograph) for photograph in photographs], tmp_path / "out")

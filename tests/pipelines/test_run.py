@@ -14,14 +14,18 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 
 import pipelines
+from manifests.corpus import open_corpus
 from manifests.errors import ReportedError
 from manifests.ids import sha256_hex
+from pipelines import painter as painting
+from pipelines import reference
 from pipelines.adapters import open_adapter
 from pipelines.jobs import Job, Region, parse_edit, read_jobs
 from pipelines.painter import Request
 from pipelines.preparing import Reader, prepare
 from pipelines.run import _again, run
-from tests.pipelines.conftest import scene, write_lora
+from tests.manifests.corpora import small_content, write_corpus
+from tests.pipelines.conftest import scene, write_lora, write_reference_lora
 from tests.tiny_models import tiny
 
 KIND = "sd9"
@@ -60,6 +64,45 @@ def test_adapter_changes_the_result_and_its_seed_repeats_it(place, tmp_path):
     assert [row.image_sha256 for row in first] == [row.image_sha256 for row in again]
     assert first[0].image_sha256 != first[1].image_sha256
     assert [row.subject for row in first] == ["teapot0", "teapot1"]
+
+
+def test_jobs_share_the_base_batches_and_what_a_reference_is_encoded_to(tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "corpus", small_content())
+    with open_corpus(corpus) as opened:
+        first, second = [f"{corpus}#{sample.id}" for sample in opened.samples(role="src")][:2]
+    for number in range(2):
+        write_reference_lora(tmp_path / f"adapter{number}", KIND, subject=f"teapot{number}", seed=number)
+    Image.fromarray(scene()).save(tmp_path / "scene.png")
+    loads, forwards, passes = [], [], []
+    load_recorded, features = painting.load_recorded, reference.reference_features
+
+    def load(*given):
+        backbone = load_recorded(*given)
+        loads.append(backbone)
+        backbone.unet.register_forward_pre_hook(lambda _, given: forwards.append(len(given[0])))
+        return backbone
+
+    def encoded(*given):
+        passes.append(given)
+        return features(*given)
+
+    monkeypatch.setattr(painting, "load_recorded", load)
+    monkeypatch.setattr(reference, "reference_features", encoded)
+    steps = {"num_inference_steps": 3, "switch_step": 1}
+    asked = [(0, first), (1, first), (0, second), (1, first), (0, first)]  # adapter and photograph
+    jobs = [
+        Job(
+            scene=str(tmp_path / "scene.png"), adapter=str(tmp_path / f"adapter{adapter}"), box=(32, 32, 64, 64),
+            reference=photograph, settings=steps, seed=seed,
+        )
+        for seed, (adapter, photograph) in enumerate(asked)
+    ]  # fmt: skip
+    rows = run(jobs, tmp_path / "out", batch_size=2)
+    assert [row.subject for row in rows] == [f"teapot{adapter}" for adapter, _ in asked]
+    assert len(loads) == 1
+    # a forward holds both halves of guidance for each of its jobs: three jobs and two, in batches of two
+    assert forwards == [2 * 2] * 3 + [2 * 1] * 3 + [2 * 2] * 3
+    assert len(passes) == len(set(asked)) == 3  # the features are those of the UNet with its adapter
 
 
 def test_finished_job_is_not_done_again_and_a_half_done_one_is(place, tmp_path):
