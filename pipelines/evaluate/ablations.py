@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,26 @@ class Setup:
 
 @dataclass(frozen=True)
 class Ablation:
-    """The rows of an ablation over a protocol, and the published tables beside it."""
+    """The rows of an ablation over a protocol, and the published tables beside it.
+
+    `references` are the numbers of photographs that the paper trained on besides, on `full`; their table is its own.
+    """
 
     name: str
     protocol: str
     published: tuple[str, ...]
     setups: tuple[Setup, ...]
-    full: Setup  # the row that the number of references is varied on
+    full: Setup
+    references: tuple[int, ...] = ()
+    published_references: tuple[str, ...] = ()
 
-    def with_references(self, counts: Sequence[int]) -> tuple[Setup, ...]:
-        """The rows, and one for each number of references."""
+    def with_references(self, counts: Sequence[int], photographs: int) -> tuple[Setup, ...]:
+        """The rows, and one for each number of references; as many as there are is the full row's own training."""
         full = self.full
         return self.setups + tuple(
             Setup(
                 f"{count} reference{'s' if count > 1 else ''}",
-                Training(full.training.recipe, full.training.sets, count),
+                replace(full.training, references=count if count < photographs else None),
                 full.preset,
                 full.settings,
             )
@@ -89,7 +94,7 @@ ABLATIONS = {
     "dreamcom": Ablation(
         "dreamcom",
         "murecom",
-        ("dreamcom-ablation", "dreamcom-references"),
+        ("dreamcom-ablation",),
         (
             _DREAMCOM,
             Setup("without masked cross-attention", _UNMASKED, "dreamcom", {"masks.cross": "none"}),
@@ -97,6 +102,8 @@ ABLATIONS = {
             Setup("without both", _UNMASKED, "dreamcom", {"masks": None}),
         ),
         _DREAMCOM,
+        references=(1, 2, 3, 4, 5),
+        published_references=("dreamcom-references",),
     ),
 }
 

@@ -61,8 +61,13 @@ def run_(
         str | None, typer.Option(metavar="PLACE", help="Base model of an ablation.", show_default=False)
     ] = None,
     references: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Numbers of photographs an ablation tries too.")
-    ] = "",
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Numbers of photographs an ablation tries too; 1 to 5 for dreamcom, none for '' and dreammix.",
+            show_default=False,
+        ),
+    ] = None,
     preset: PresetOption = "ours",
     sets: SetsOption = None,
     train_sets: Annotated[

@@ -31,7 +31,7 @@ class Plan:
     ablation: str | None = None
     methods: tuple[str, ...] = ()
     base: str | None = None
-    references: str = ""
+    references: str | None = None  # None: the paper's
     preset: str = "ours"
     sets: tuple[str, ...] = ()
     train_sets: tuple[str, ...] = ()
@@ -60,12 +60,18 @@ def run_plan(plan: Plan, *, on_progress: Callable[[str, int, int], None] = lambd
             raise UsageError("two methods have one name; put NAME: before one of them.")
         if plan.ablation is not None:
             assert plan.base is not None
-            setups = ABLATIONS[plan.ablation].with_references(counts)
-            trained = ",".join(sorted({case.subject for case in wanted}))
+            ablation = ABLATIONS[plan.ablation]
+            trained = sorted({case.subject for case in wanted})
+            there = [len(corpus.subjects[name].sample_ids) for name in trained]
+            if counts is None:  # a row is called by what all subjects were trained on
+                counts = tuple(count for count in ablation.references if count <= min(there))
+            if counts:
+                tables += ablation.published_references
+            setups = ablation.with_references(counts, max(there))
             methods = (
                 train_all(
                     setups,
-                    f"{place}#{trained}",
+                    f"{place}#{','.join(trained)}",
                     plan.base,
                     plan.output,
                     train_sets=plan.train_sets,
@@ -121,7 +127,9 @@ def _subjects(corpus: Corpus, ids: tuple[str, ...]) -> tuple[str, ...]:
     return ids
 
 
-def _counts(text: str) -> tuple[int, ...]:
+def _counts(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
     try:
         counts = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:

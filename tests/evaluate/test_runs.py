@@ -221,8 +221,9 @@ TRAIN = (
 
 
 @needs_trainer
-@pytest.mark.parametrize(("name", "references"), [("dreammix", ""), ("dreamcom", "1")])
+@pytest.mark.parametrize(("name", "references"), [("dreammix", []), ("dreamcom", [1, 2])])
 def test_ablation_runs_all_its_rows(drawn_corpus, light, tmp_path, name, references):
+    """With DreamCom's numbers of references without being asked, as far as two photographs a subject go."""
     # two steps see no regular picture at a probability of 0.3; rows without regular data keep their 0
     train = (*TRAIN, "method=lora" if name == "dreamcom" else "regular_prob=0.9")
     asked = plan(
@@ -233,12 +234,12 @@ def test_ablation_runs_all_its_rows(drawn_corpus, light, tmp_path, name, referen
         methods=(),
         ablation=name,
         base=str(tiny("sd9")),
-        references=references,
         train_sets=train,
         limit=1,
     )
     study = run_plan(asked)
-    setups = ABLATIONS[name].with_references([1] if references else [])
+    setups = ABLATIONS[name].with_references(references, 2)
+    assert [setup.name for setup in setups[4:]] == ["1 reference", "2 references"][: len(references)]
     assert study.missing == []
     measured = [row for row in study.rows if row.source == "measured" and row.column == "dino_box"]
     tasks = {row.task for row in measured}
@@ -250,12 +251,14 @@ def test_ablation_runs_all_its_rows(drawn_corpus, light, tmp_path, name, referen
         assert row.low <= row.value <= row.high
     printed = {row.method for row in study.rows if row.source == "published"}
     assert printed >= {setup.name for setup in setups}
+    assert ("5 references" in printed) == bool(references)
     page = (tmp_path / "index.html").read_text()
     assert all(assignment in page for assignment in train)
-    # every row paints something else: an ablation whose rows agree changes nothing
+    # every row paints something else, but for all references, which is the full row: rows that agree change nothing
     items = json.loads((tmp_path / "items.json").read_text())["items"]
     pictures = {setup.name: tuple(i["sha256"] for i in items if i["method"] == setup.name) for setup in setups}
-    assert len(set(pictures.values())) == len(setups)
+    assert len(set(pictures.values())) == len(setups) - (2 in references)
+    assert len(list((tmp_path / "adapters").iterdir())) == len({repr(setup.training) for setup in setups}) == 3
     # and again: nothing is trained or painted twice
     adapters = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     said = what_is_said(tmp_path)
@@ -272,7 +275,10 @@ def test_ablations_have_the_papers_rows():
         "without masked self-attention",
         "without both",
     ]
-    assert [setup.training.references for setup in ABLATIONS["dreamcom"].with_references([1, 2])][4:] == [1, 2]
+    assert ABLATIONS["dreamcom"].references == (1, 2, 3, 4, 5)
+    numbered = ABLATIONS["dreamcom"].with_references([1, 2, 3], 3)[4:]
+    assert [setup.training.references for setup in numbered] == [1, 2, None]
+    assert [setup.name for setup in numbered] == ["1 reference", "2 references", "3 references"]
 
 
 @pytest.mark.parametrize(
