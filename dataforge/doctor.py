@@ -12,6 +12,7 @@ from typing import Any
 from dataforge.backends import needs_of
 from dataforge.backends.checkpoints import Needs, Weights, locate, require, size_gb
 from dataforge.backends.downloads import download
+from dataforge.backends.licences import licence_of
 from dataforge.config import Recipe
 from dataforge.model_config import public_name
 from dataforge.section import Section
@@ -70,6 +71,7 @@ def findings_json(findings: list[Finding]) -> list[dict[str, Any]]:
             "problem": finding.problem,
             "packages": finding.versions,
             "weights_gb": finding.weights,
+            "licences": {model: licence_of(model) for model in finding.weights},
             "device": finding.needs.device,
             "memory_gb": finding.needs.memory_gb,
         }
@@ -83,7 +85,8 @@ def print_findings(found: dict[str, list[Finding]]) -> None:
         echo(f"recipe {name}: {'ready' if not any(finding.problem for finding in findings) else 'not ready'}")
         for finding in findings:
             weights = [
-                f"{model} ({'not here' if size is None else f'{size:.1f} GB here'})"
+                f"{model} ({licence_of(model) or 'licence on its page'}, "
+                f"{'not here' if size is None else f'{size:.1f} GB here'})"
                 for model, size in finding.weights.items()
             ]
             packages = [f"{module} {version or 'missing'}" for module, version in finding.versions.items()]

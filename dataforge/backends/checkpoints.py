@@ -87,7 +87,6 @@ class Needs:
     weights: tuple[Weights, ...] = ()
     device: str = "cpu"
     memory_gb: float | None = None
-    licence: str = ""
 
 
 def require(needs: Needs, who: str) -> None:

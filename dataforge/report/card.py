@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
+from dataforge.backends.licences import licence_of
 from dataforge.report.overview import Spoke, provenance, who_spoke
 from dataforge.report.plan import check_owner
 from dataforge.report.wording import BACKENDS
@@ -212,17 +213,6 @@ CITATION = """\
 ```
 """
 
-# what each model's makers ask for, by the beginning of its name; a model of another name is to be looked up
-MODEL_LICENCES = {
-    "facebook/sam-vit": "Apache-2.0",
-    "facebook/sam2": "Apache-2.0",
-    "facebook/sam3": "SAM License",
-    "IDEA-Research/grounding-dino": "Apache-2.0",
-    "Qwen/Qwen3-VL": "Apache-2.0",
-    "stable-diffusion-v1-5/": "CreativeML Open RAIL-M",
-    "stabilityai/stable-diffusion-xl": "CreativeML Open RAIL++-M",
-}
-
 LIMITS = """\
 - Masks, boxes and words are estimates unless the table above says that a person gave them. `mask_quality` is itself
   an estimate of how well a mask fits (its IoU), not a measurement against a drawn mask.
@@ -269,6 +259,9 @@ def _card(corpus: Corpus, place: str | None) -> str:
         "the sha256 of `corpus.json`."
     )
     known = [(label, f"{counts[key]:,}") for key, label in COUNTS.items() if key in counts]
+    known.append(
+        ("bytes, in the files that `corpus.json` names", f"{sum(file.size for file in corpus.header.files):,}")
+    )
     other = [(markdown_text(key), f"{count:,}") for key, count in sorted(counts.items()) if key not in COUNTS]
     spoken = who_spoke(provenance(corpus))
     stages = [
@@ -314,17 +307,17 @@ def _plain(text: str) -> str:
 
 
 def _models(spoken: Iterable[Spoke]) -> list[str]:
-    models = sorted({step.model for step in spoken if step.model})
+    models = sorted({model for step in spoken if step.model for model in _models_of(step.model)})
     if not models:
         return ["No model was used whose licence would reach the data."]
-    known = [
-        (
-            markdown_text(model),
-            next((licence for name, licence in MODEL_LICENCES.items() if model.startswith(name)), "see its own page"),
-        )
-        for model in models
-    ]
+    known = [(markdown_text(model), markdown_text(licence_of(model)) or "see its own page") for model in models]
     return ["The models, and the licences their makers gave them:", _table(("model", "licence"), known)]
+
+
+def _models_of(text: str) -> list[str]:
+    """A step's models: several are `NAME@REVISION NAME@REVISION`, and one name alone may hold a space."""
+    parts = text.split(" ")
+    return parts if all("@" in part for part in parts) else [text]
 
 
 def _reading(corpus: Corpus, place: str | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -14,15 +15,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataforge.backends.checkpoints import identity, parameter_names
+from dataforge import model_config
+from dataforge.backends import needs_of
+from dataforge.backends.checkpoints import PTH_HOMES, identity, parameter_names
+from dataforge.backends.licences import licence_of
 from dataforge.building import build
 from dataforge.config import Recipe, load_recipe, named_recipes
 from dataforge.doctor import examine, fetch, findings_json
+from dataforge.section import Section
 from manifests.errors import UsageError
 from tests.conftest import REPOSITORY, draw_subjects
 from tests.models.tiny import tiny
 from tests.publish.hub import Repo, running
 from tests.tiny_models import tiny as tiny_pipeline
+
+SHIPPED = sorted((REPOSITORY / "dataforge" / "recipes").glob("*.yaml"))
 
 
 def dataforge(*arguments: str, **environment: str) -> tuple[int, str, float]:
@@ -255,10 +262,35 @@ def test_fetched_weights_are_found_by_doctor_and_a_gate_is_named(tmp_path):
     assert (code, "E513" in text, text.count("\n")) == (5, True, 1), text
 
 
+def header_of(path: Path) -> str:
+    """The remarks at the top of a recipe, on one line."""
+    lines = [line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#")]
+    return " ".join(" ".join(lines).split())
+
+
 def test_every_recipe_that_ships_says_licences_disk_memory_and_time():
-    for path in sorted((REPOSITORY / "dataforge" / "recipes").glob("*.yaml")):
-        header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
-        for word in ("licences:", "disk:", "memory:"):
+    for path in SHIPPED:
+        header = header_of(path)
+        for word in ("licences:", "disk:", "memory:", "expected: about"):
             assert word in header, path.name
         assert "s a photograph" in header, path.name
+        assert re.search(r", so (about|\d+ to) (an|\d+) (seconds|minutes|hour) a subject", header), path.name
     assert {"laptop", "paper", "best", "fast"} <= set(named_recipes())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_licence_of_every_model_of_a_recipe_that_ships_is_known_and_in_its_header(path):
+    for role, section in load_recipe(path.stem).sections().items():
+        models = {weights.model for weights in needs_of(role, section).weights} | {getattr(section, "model", "")} - {""}
+        for model in models:
+            assert licence_of(model), model
+            assert licence_of(f"{model}@0123456789ab") in header_of(path)
+
+
+def test_licence_of_every_model_that_a_kind_takes_by_itself_is_known():
+    for section in vars(model_config).values():
+        for name in ("model", "text_encoder") if isinstance(section, type) and issubclass(section, Section) else ():
+            default = getattr(section.model_fields.get(name), "default", None)
+            assert not isinstance(default, str) or licence_of(default), default
+    assert all(licence_of(name) for name in PTH_HOMES)
+    assert licence_of("somebody/a-model") == ""

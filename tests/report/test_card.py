@@ -109,6 +109,27 @@ def test_text_is_escaped_to_one_line() -> None:
     assert markdown_text("\x1b[31m\u202e") == r"\\x1b\[31m\\u202e"
 
 
+def test_size_is_that_of_every_file_the_header_names(make_corpus: MakeCorpus) -> None:
+    root = make_corpus(["cat", "dog"])
+    with open_corpus(root) as corpus:
+        names = [entry.path for entry in corpus.header.files]
+    size = sum((root / name).stat().st_size for name in names)
+    assert f"| bytes, in the files that `corpus.json` names | {size:,} |" in card(root)
+
+
+def test_models_stand_one_by_one_with_the_licences_their_makers_gave_them(make_corpus: MakeCorpus) -> None:
+    said = {
+        "stabilityai/stable-diffusion-3.5-large@0123456789ab": ["Stability AI Community License"],
+        "openai/clip-vit-large-patch14@0123456789ab": ["MIT"],
+        "groundingdino_swint_ogc.pth@sha256:0123 somebody/bert@0123": ["Apache-2.0", "see its own page"],
+        "a model of mine": ["see its own page"],
+    }
+    for model, licences in said.items():
+        text = card(make_corpus(text=model))
+        rows = text.partition("| model | licence |\n| --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+        assert [row.split(" | ")[1].removesuffix(" |") for row in rows] == licences, model
+
+
 def test_many_subjects_are_counted_not_listed(make_corpus: MakeCorpus) -> None:
     text = card(make_corpus([f"subject-{number:03d}" for number in range(203)], photographs=1))
     assert text.count("| `subject-") == 200
