@@ -86,7 +86,7 @@ def value(measured, name: str) -> float:
 
 
 def test_iou_and_calibration_agree_with_an_independent_computation(measured, real, rows, test_data):
-    found, quality = [], []
+    found, quality, flagged = [], [], []
     for row in rows:
         truth = test_data / "dreambench" / "masks" / row["subject"] / f"{Path(row['source_uri']).stem}.png"
         if row["role"] != "src" or not truth.exists():
@@ -94,6 +94,7 @@ def test_iou_and_calibration_agree_with_an_independent_computation(measured, rea
         mask, true = members(real, row)[1], cv2.imread(str(truth), cv2.IMREAD_GRAYSCALE) > 127
         found.append(np.logical_and(mask, true).sum() / np.logical_or(mask, true).sum())
         quality.append(row["mask_quality"])
+        flagged.append(bool(row["flags"]))
     assert len(found) == sum(row["role"] == "src" for row in rows) - 1  # all but the stray one
     assert value(measured, "mask_iou") == pytest.approx(np.mean(found), abs=1e-6)
     assert value(measured, "masks_good") == pytest.approx(np.mean(np.array(found) >= 0.75), abs=1e-6)
@@ -105,6 +106,10 @@ def test_iou_and_calibration_agree_with_an_independent_computation(measured, rea
         for one in set(which)
     ) / len(found)
     assert value(measured, "calibration_error") == pytest.approx(error, abs=1e-6)
+    assert 0 < sum(flagged) < len(flagged)
+    for name, chosen in (("flagged", flagged), ("not flagged", ~np.array(flagged))):
+        expected = np.mean(np.array(found)[chosen])
+        assert value(measured, f"mask_iou, {name}") == pytest.approx(expected, abs=1e-6)
 
 
 def test_colour_words_agree_with_an_independent_computation(measured, real, test_data):
@@ -179,7 +184,39 @@ def test_prompt_agreement_is_the_models_own(measured, real, rows, models):
                     pixel_values=torch.from_numpy(pixels)[None], **tokenizer([row["prompt"]], return_tensors="pt")
                 )
             found.append(float((out.image_embeds * out.text_embeds).sum()))
-    assert value(measured, "prompt_clip_t") == pytest.approx(np.mean(found), abs=1e-5)
+    assert value(measured, "prompt_clip_t") == pytest.approx(np.mean(found), abs=1e-6)
+
+
+def test_dino_distance_is_the_models_own(measured, rows, real, models):
+    """Every picture cut and normalised by torchvision, as torch hub's own recipe has it, and shown by itself."""
+    import torch
+    from torchvision.transforms import v2
+    from transformers import ViTModel
+
+    model = ViTModel.from_pretrained(models / "dino", add_pooling_layer=False).eval()
+    see = v2.Compose(
+        [
+            v2.Resize(36, v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(32),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    tokens: dict[str, list[np.ndarray]] = {}
+    for row in rows:
+        if row["role"] == "reg":
+            picture = Image.fromarray(np.ascontiguousarray(members(real, row)[0]))
+            with torch.inference_mode():
+                token = model(pixel_values=see(picture)[None]).last_hidden_state[0, 0].double().numpy()
+            tokens.setdefault(row["subject"], []).append(token)
+    apart = [
+        np.mean([1 - a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in itertools.combinations(one, 2)])
+        for one in tokens.values()
+        if len(one) > 1
+    ]
+    assert len(apart) > 1
+    assert value(measured, "dino_distance") == pytest.approx(np.mean(apart), abs=1e-6)
 
 
 def test_leak_between_subjects_is_found_and_nothing_else(measured, real, rows):
