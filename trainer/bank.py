@@ -92,10 +92,12 @@ class Bank:
         backbone: Backbone,
         on_progress: Progress = lambda *_: None,
     ) -> dict[str, Fault]:
-        """Compute what is missing. Returns why pictures cannot be trained on, by sample ID: their object vanishes."""
-        items = {item.sample.id: item for subject in subjects for item in subject.items}
+        """Compute what is missing. Returns why pictures cannot be trained on, by sample ID: their object vanishes.
+
+        `on_progress` is called before each picture and once they are all done.
+        """
         faults: dict[str, Fault] = {}
-        missing = [item for item in items.values() if not _is_whole(self.view_path(item))]
+        missing, prompts = self.missing(subjects, recipe, _is_whole)
         for number, item in enumerate(missing):
             on_progress("views", number, len(missing))
             entry = self._views(corpus, item, recipe, backbone)
@@ -104,12 +106,21 @@ class Bank:
             else:
                 _write(self.view_path(item), entry)
         on_progress("views", len(missing), len(missing))
-        for prompt in self._prompts(subjects, recipe):
-            if not _is_whole(self.text_path(prompt)):
-                states = recipe.text(backbone, [prompt])
-                parts = {"tokens": states.tokens} | ({} if states.pooled is None else {"pooled": states.pooled})
-                _write(self.text_path(prompt), {name: part.to(self.dtype).cpu() for name, part in parts.items()})
+        for prompt in prompts:
+            states = recipe.text(backbone, [prompt])
+            parts = {"tokens": states.tokens} | ({} if states.pooled is None else {"pooled": states.pooled})
+            _write(self.text_path(prompt), {name: part.to(self.dtype).cpu() for name, part in parts.items()})
         return faults
+
+    def missing(
+        self, subjects: Sequence[SubjectData], recipe: Recipe, there: Callable[[Path], bool] = Path.exists
+    ) -> tuple[list[Item], list[str]]:
+        """The pictures and prompts of these subjects that have no entry, each once."""
+        items = {item.sample.id: item for subject in subjects for item in subject.items}
+        return (
+            [item for item in items.values() if not there(self.view_path(item))],
+            [prompt for prompt in self._prompts(subjects, recipe) if not there(self.text_path(prompt))],
+        )
 
     def _views(self, corpus: Corpus, item: Item, recipe: Recipe, backbone: Backbone) -> Tensors | Fault:
         sample = item.sample
@@ -178,17 +189,16 @@ class Bank:
         entry = _open(self.text_path(prompt))
         return {name: entry.get_tensor(name)[0].float() for name in entry.keys()}  # noqa: SIM118
 
-    def size(self, subjects: Sequence[SubjectData], recipe: Recipe, backbone: Backbone) -> int:
-        """Bytes the entries of these subjects take, computed, not measured."""
-        cells = (self.resolution // backbone.vae_factor) ** 2
-        width = torch.empty((), dtype=self.dtype).element_size()
+    def bytes_each(self, subjects: Sequence[SubjectData], recipe: Recipe) -> tuple[float, float]:
+        """What a view and a prompt of these subjects take on disk: means over the entries that are there."""
         items = {item.sample.id: item for subject in subjects for item in subject.items}
-        views = sum(self._counts[item.sample.role] for item in items.values())
-        texts = 0
-        if prompts := self._prompts(subjects, recipe):
-            states = recipe.text(backbone, [""])
-            texts = len(prompts) * (states.tokens.numel() + (0 if states.pooled is None else states.pooled.numel()))
-        return views * cells * (8 * width * (2 if backbone.channels == 9 else 1) + 1) + texts * width
+        pictures = [item for item in items.values() if self.view_path(item).exists()]
+        views = sum(self._counts[item.sample.role] for item in pictures)
+        texts = [path for path in map(self.text_path, self._prompts(subjects, recipe)) if path.exists()]
+        return (
+            sum(self.view_path(item).stat().st_size for item in pictures) / max(1, views),
+            sum(path.stat().st_size for path in texts) / max(1, len(texts)),
+        )
 
     @staticmethod
     def _prompts(subjects: Sequence[SubjectData], recipe: Recipe) -> list[str]:

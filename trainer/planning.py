@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.job import Job
 
 if TYPE_CHECKING:
+    from trainer.data import SubjectData
     from trainer.recipe import Recipe
 
 __all__ = ["Plan", "plan"]
@@ -22,7 +23,7 @@ WARM_UP, MEASURED = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will take. Seconds and bytes; the bank's part is zero where it is already filled."""
+    """What a run will take. Seconds and bytes; of the bank what was missing when the plan began."""
 
     subjects: int
     pictures: int
@@ -75,18 +76,24 @@ def plan(
 def _measure(job: Job) -> Plan:
     import torch
 
-    subjects, settings = job.subjects, job.recipe.settings
-    items = {item.sample.id: item for subject in subjects for item in subject.items}
-    views = sum(job.recipe.variants_of(item) for item in items.values())
+    subjects, settings, recipe, bank = job.subjects, job.recipe.settings, job.recipe, job.bank
+
+    def missing_views(them: Sequence[SubjectData]) -> int:
+        return sum(recipe.variants_of(item) for item in bank.missing(them, recipe)[0])
+
+    views, prompts = missing_views(subjects), bank.missing(subjects, recipe)[1]
     groups = job.groups([subject.id for subject in subjects])
-    group = groups[0]
     cuda = job.backbone.device.type == "cuda"
-    job.subjects = group
-    began = time.perf_counter()
-    job.prepare(lambda *_: None)
-    group_items = {item.sample.id: item for subject in group for item in subject.items}
-    measured_views = sum(job.recipe.variants_of(item) for item in group_items.values())
-    seconds_per_view = (time.perf_counter() - began) / measured_views
+    # steps are measured on the first group, the bank on the group of which most is missing
+    emptiest = max(groups, key=missing_views)
+    job.subjects = list({subject.id: subject for subject in (*groups[0], *emptiest)}.values())
+    before = missing_views(job.subjects)
+    ticks: list[float] = []
+    job.prepare(lambda *_: ticks.append(time.perf_counter()))
+    computed = before - missing_views(job.subjects)
+    seconds_per_view = (ticks[-1] - ticks[0]) / max(1, computed)
+    bytes_per_view, bytes_per_prompt = bank.bytes_each(job.subjects, recipe)
+    group = job.groups([subject.id for subject in job.subjects])[0]  # without what cannot be trained on
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     with job.fit(group) as fit:
@@ -97,18 +104,18 @@ def _measure(job: Job) -> Plan:
             fit.one_step(loader)
             times.append(time.perf_counter() - began)
         sizes = [parameter.numel() for parameter in fit.parameters.values()]
-    owners = len(groups) if job.recipe.joint else len(subjects)
+    owners = len(groups) if recipe.joint else len(subjects)
     parts = 3 + (settings.ema_decay is not None)  # weights and two moments
     return Plan(
         subjects=len(subjects),
-        pictures=len(items),
+        pictures=len({item.sample.id for subject in subjects for item in subject.items}),
         groups=len(groups),
         steps=settings.max_train_steps,
         seconds_per_step=min(times[WARM_UP:]),
         seconds_for_bank=seconds_per_view * views,
         peak_memory=torch.cuda.max_memory_allocated() if cuda else _resident_peak(),
         device=str(job.backbone.device),
-        bank_bytes=job.bank.size(subjects, job.recipe, job.backbone),
+        bank_bytes=round(bytes_per_view * views + bytes_per_prompt * len(prompts)),
         checkpoint_bytes=settings.checkpoints_kept * parts * 4 * sum(sizes) * len(groups),
         adapter_bytes=owners * 4 * sum(sizes) // len(fit.trainable.subjects),
         trained_parameters=sum(sizes) // len(fit.trainable.subjects),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -43,8 +44,6 @@ def drawn(
     found = sha256_hex(data)
     prompt = {"src": "a photo of {identifier} ball", "reg": f"a photo of a {colour} ball", "bg": ""}[role]
     made = corpora.make(owner, role, seed)
-    import dataclasses
-
     facts: dict[str, Any] = {
         "id": f"{owner}/{role}-{found[:12]}",
         "class_noun": "ball",
@@ -86,6 +85,31 @@ def write_balls(root: Path, subjects: int = 2, photographs: int = 2) -> Path:
         ledger += [corpora.ledger_row(made) for made in found]
     what = corpora.content(everything, rows, sorted(ledger, key=lambda row: row.path))
     return corpora.write_corpus(root, what)
+
+
+def speck(side: int, *, size: int = 1) -> Made:
+    """A square photograph of the red ball whose object is a square of `size` px in a large grey frame."""
+    mask = np.zeros((side, side), bool)
+    mask[side // 2 + 1 :, side // 2 + 3 :][:size, :size] = True
+    data, image_format = encode_image(np.full((side, side, 3), 90, np.uint8))
+    shape = encode_mask(mask)
+    made = drawn("red-ball", "src", 77, "red")
+    sample = dataclasses.replace(
+        made.sample,
+        id=f"red-ball/src-{sha256_hex(data)[:12]}",
+        width=side,
+        height=side,
+        image=MemberRef(shard="", offset=0, length=len(data), format=image_format, sha256=sha256_hex(data)),
+        mask=MemberRef(shard="", offset=0, length=len(shape), format="png", sha256=sha256_hex(shape)),
+    )
+    return Made(sample, data, shape)
+
+
+def write_red_ball(root: Path, *photographs: Made) -> Path:
+    """The red ball alone, of these photographs."""
+    row = corpora.subject("red-ball", list(photographs), class_noun="ball")
+    ledger = sorted(map(corpora.ledger_row, photographs), key=lambda line: line.path)
+    return corpora.write_corpus(root, corpora.content(list(photographs), [row], ledger))
 
 
 @cache

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,12 @@ from pipelines.places import Reference
 from pipelines.records import read_record
 from tests.conftest import REPOSITORY
 from tests.tiny_models import tiny
-from tests.trainer.conftest import QUICK, place_of, write_balls
+from tests.trainer.conftest import QUICK, drawn, place_of, speck, write_balls, write_red_ball
+from trainer.bank import Bank
 from trainer.checkpoints import load_latest
 from trainer.cli import app
 from trainer.loop import lr_factor
+from trainer.planning import plan
 from trainer.recipes import load_recipe
 from trainer.runlog import read_log
 
@@ -512,6 +515,46 @@ def test_plan_measures_and_writes_nothing(balls, tmp_path):
     checkpoints = sum(path.stat().st_size for path in (tmp_path / "real" / ".work" / "runs").rglob("*.safetensors"))
     assert plan["checkpoint_bytes"] == pytest.approx(checkpoints, rel=0.2)
     assert not (tmp_path / "out").exists()
+
+
+def planned(corpus: Path | str, bank: Path, recipe: str = "dreammix", **more):
+    settings = {**QUICK, **({"tokens": 4} if recipe == "dreaminpainter" else {}), **more}
+    return plan(corpus, recipe=recipe, base=tiny("sd9"), bank=bank, settings=settings)
+
+
+def on_disk(bank: Path) -> int:
+    return sum(path.stat().st_size for path in bank.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more"), [("dreammix", {}), ("dreaminpainter", {}), ("dreaminpainter", {"features": "frozen"})]
+)
+def test_plan_states_what_the_bank_will_take_and_nothing_once_it_is_filled(recipe, more, balls, open_job, tmp_path):
+    stated = planned(balls, tmp_path / "plans", recipe, **more)
+    more |= {"tokens": 4} if recipe == "dreaminpainter" else {}
+    open_job(recipe, bank=tmp_path / "bank", **more)
+    assert stated.bank_bytes == pytest.approx(on_disk(tmp_path / "bank"), rel=0.1)
+    filled = planned(balls, tmp_path / "bank", recipe, **more)
+    assert (filled.bank_bytes, filled.seconds_for_bank) == (0, 0)
+    assert filled.seconds_per_step > 0
+
+
+def test_plan_of_a_bank_filled_for_the_first_group_measures_the_others(balls, open_job, tmp_path, monkeypatch):
+    bank = tmp_path / "bank"
+    before = on_disk(open_job("dreammix", corpus=f"{balls}#blue-ball", bank=bank).bank.folder)
+    encoded = Bank._views
+    monkeypatch.setattr(Bank, "_views", lambda *args: time.sleep(0.2) or encoded(*args))
+    stated = planned(balls, bank)
+    left = 3  # photographs and regular picture of own pixels of the red ball; the rest is shared
+    assert left * 0.2 <= stated.seconds_for_bank < 8 * 0.2
+    assert stated.bank_bytes == pytest.approx(on_disk(bank) - before, rel=0.1)
+
+
+def test_plan_leaves_out_pictures_whose_object_vanishes(tmp_path):
+    corpus = write_red_ball(tmp_path / "corpus", drawn("red-ball", "src", 1, "red"), speck(2048))
+    stated = planned(corpus, tmp_path / "bank")
+    assert stated.seconds_per_step > 0
+    assert "E612" in stated.warnings[1]
 
 
 def test_commands_and_settings_of_the_page_work(balls, tmp_path, monkeypatch):
