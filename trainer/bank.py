@@ -189,6 +189,20 @@ class Bank:
         entry = _open(self.text_path(prompt))
         return {name: entry.get_tensor(name)[0].float() for name in entry.keys()}  # noqa: SIM118
 
+    def without_text(self, subjects: Sequence[SubjectData], recipe: Recipe) -> list[str]:
+        """A sentence for each picture with views whose region has no cell: of a step on them the text is no part."""
+        if recipe.region_rule() != "nearest":  # `max` keeps a cell of every mask
+            return []
+        sentences = []
+        for item in {item.sample.id: item for subject in subjects for item in subject.items}.values():
+            regions = _open(self.view_path(item)).get_tensor("view.region").flatten(1)
+            if empty := int((regions == 0).all(dim=1).sum()):
+                sentences.append(
+                    f"{item.sample.id}: in {empty} of {len(regions)} views at {self.resolution} px its box lies between "
+                    "the pixels that nearest looks at, and they train without text; set region_downsample: max."
+                )
+        return sentences
+
     def bytes_each(self, subjects: Sequence[SubjectData], recipe: Recipe) -> tuple[float, float]:
         """What a view and a prompt of these subjects take on disk: means over the entries that are there."""
         items = {item.sample.id: item for subject in subjects for item in subject.items}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.corpus import Corpus, open_corpus
-from manifests.errors import UsageError
+from manifests.errors import Fault, UsageError
 from manifests.fsops import remove_stale_temporaries, write_atomic
 from manifests.ids import digest_of
 from manifests.refs import parse_reference
@@ -169,8 +169,11 @@ class Job:
             remove_stale_temporaries(self.bank.folder)
         with self.accelerator.main_process_first():
             faults = self.bank.prepare(self.corpus, self.subjects, self.recipe, self.backbone, on_progress)
-        if not faults:
-            return
+        if faults:
+            self._leave_out(faults)
+        self.warnings += self.bank.without_text(self.subjects, self.recipe)
+
+    def _leave_out(self, faults: Mapping[str, Fault]) -> None:
         self.warnings += [fault.sentence for fault in faults.values()]
         usable = []
         for subject in self.subjects:

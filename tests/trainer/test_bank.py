@@ -117,3 +117,21 @@ def test_an_object_that_vanishes_is_left_out_with_a_sentence(tmp_path, open_job)
     assert sentence.startswith(
         f"E612 object-vanishes: {vanishing.id}: its object of 1 px in 2048 x 2048 is gone at 64 px."
     )
+
+
+def test_a_box_between_the_sampled_cells_is_said_once_a_picture_whether_or_not_the_bank_is_filled(tmp_path, open_job):
+    between, whole = speck(64, size=4), drawn("red-ball", "src", 1, "red")
+    corpus, bank = str(write_red_ball(tmp_path / "c", whole, between)), tmp_path / "bank"
+    told = f"{between.id}: in 2 of 2 views at 64 px its box lies between the pixels that nearest looks at, and they "
+    for _ in range(2):
+        job = open_job("dreamcom:released", corpus=corpus, bank=bank, method="lora", scale_probability=0)
+        assert job.warnings == [told + "train without text; set region_downsample: max."]
+        assert not job.bank.view(next(i for i in job.subjects[0].items if i.sample.id == between.id), 0)["region"].any()
+    for more in ({"region_downsample": "max"}, {"cross_attention": "none"}):
+        job = open_job("dreamcom:released", corpus=corpus, bank=bank, method="lora", scale_probability=0, **more)
+        assert job.warnings == []
+
+
+def test_an_entry_made_without_masked_attention_is_not_taken_for_one_with(open_job, tmp_path):
+    open_job("dreamcom", bank=tmp_path / "bank", cross_attention="none").run(lambda *_: None)
+    open_job("dreamcom", bank=tmp_path / "bank").run(lambda *_: None)

@@ -64,11 +64,11 @@ class DreamCom(Recipe):
 
     def view_settings(self) -> dict[str, object]:
         """How often it is scaled, and how regions are made small."""
-        return {"scale": self.settings.scale_probability, "region": self.settings.region_downsample}
+        return {"scale": self.settings.scale_probability, "region": self.region_rule()}
 
     def region_rule(self) -> Literal["max", "nearest"] | None:
-        """As the setting says."""
-        return self.settings.region_downsample
+        """As the setting says; without masked attention there are no regions."""
+        return None if self.settings.cross_attention == "none" else self.settings.region_downsample
 
     @property
     def rules(self) -> regional.MaskRules:
