@@ -40,7 +40,7 @@ bench: .venv/.test
 	$(BIN)/python -W ignore -m benchmarks.by_id
 	$(BIN)/python -W ignore -m benchmarks.validating
 	$(BIN)/python -W ignore benchmarks/pipelines.py
-	$(BIN)/python -W ignore -m benchmarks.training
+	$(BIN)/python -W ignore -m benchmarks.training $(if $(SCRIPT),--script $(SCRIPT))
 	$(BIN)/python -W ignore -m benchmarks.scale runner
 
 install: .venv/.core
