@@ -1,4 +1,4 @@
-"""One page with every result: scene and boxes, reference, result, prompt, words removed.
+"""One page with every result: scene and boxes, reference or a photograph of the subject, result, prompt, words removed.
 
 Static HTML without scripts, pictures beside it.
 """
@@ -39,6 +39,8 @@ figcaption { margin-top: .5rem; overflow-wrap: anywhere; } small { color: #666; 
 width: {{ 100 * (box[2] - box[0]) / row.width }}%; height: {{ 100 * (box[3] - box[1]) / row.height }}%"></div>
 {% endfor %}</div>
 {% if row.reference %}<img src="thumbs/{{ row.job }}-reference.jpg" alt="the reference" loading="lazy">
+{% elif row.job in subjects %}
+<img src="thumbs/{{ row.job }}-subject.jpg" alt="a photograph of the subject" loading="lazy">
 {% endif %}</div>
 <figcaption>{{ row.prompt }}<br>
 {% if row.edit %}edit: {% for name, word in row.edit %}{{ name }} = {{ word }} {% endfor %}<br>{% endif %}
@@ -55,5 +57,6 @@ def write_gallery(output: Path, rows: Sequence[Row]) -> None:
     """Write `index.html` beside the results; text from jobs and records is escaped."""
     from jinja2 import Environment
 
-    page = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE).render(rows=rows)
+    subjects = {row.job for row in rows if (output / "thumbs" / f"{row.job}-subject.jpg").is_file()}
+    page = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE).render(rows=rows, subjects=subjects)
     write_atomic(output / "index.html", page.encode())

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests.errors import UsageError
+from manifests.errors import ReportedError, UsageError
 from manifests.ids import digest_of, sha256_hex
 from manifests.pixels import ImageArray, MaskArray
 from manifests.records import Box
+from manifests.refs import parse_reference
 from pipelines.jobs import Job, Region
 from pipelines.places import Corpora, Reference, mask_of, read_mask, read_reference, read_scene
 from pipelines.records import AdapterRecord, read_record
@@ -74,6 +75,7 @@ class Reader:
         self._corpora = Corpora()
         self._records: dict[str, AdapterRecord] = {}
         self._scenes: OrderedDict[str, tuple[ImageArray, Box | None]] = OrderedDict()
+        self._photograph: tuple[str, ImageArray | None] = ("", None)  # jobs of one adapter come together
 
     def __enter__(self) -> Reader:
         return self
@@ -119,6 +121,23 @@ class Reader:
             else:
                 self._records[adapter] = read_record(Path(adapter))
         return self._records[adapter]
+
+    def photograph(self, record: AdapterRecord, corpus: str) -> ImageArray | None:
+        """The first photograph an adapter was trained on; None where its corpus does not open on this machine."""
+        if self._photograph[0] != record.digest:
+            self._photograph = record.digest, self._first_photograph(record, corpus)
+        return self._photograph[1]
+
+    def _first_photograph(self, record: AdapterRecord, corpus: str) -> ImageArray | None:
+        photographs = [name for name in record.sample_ids if "/src-" in name]
+        try:
+            reference = parse_reference(corpus)
+            if reference.is_remote or not photographs:  # nothing is fetched for the page alone
+                return None
+            opened, sample = self._corpora.sample(str(dataclasses.replace(reference, ids=(photographs[0],))))
+            return opened.image(sample)
+        except (ReportedError, OSError):
+            return None
 
     def _scene(self, text: str) -> tuple[ImageArray, Box | None]:
         if text not in self._scenes:

@@ -2,7 +2,7 @@
 
 output/
   images/<job key>.png       a picture of the scene's size
-  thumbs/<job key>-*.jpg     small pictures of scene and reference, for the page
+  thumbs/<job key>-*.jpg     small pictures of scene, reference and subject, for the page
   parts/<job key>.json       its row, written after the picture, which it names by sha256
   results.parquet            all rows; index.html the gallery
 """

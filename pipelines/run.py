@@ -95,7 +95,9 @@ def _paint(
         if method != "adapter":
             for key, prepared in _again(keys, waiting, reader):
                 image = methods[method](prepared)
-                yield _write(output, key, prepared, image, prompts=[(prepared.prompt, ())], base=prepared.job.base)
+                yield _write(
+                    output, reader, key, prepared, image, prompts=[(prepared.prompt, ())], base=prepared.job.base
+                )
             continue
         if painter is None or base != here:
             from pipelines.painter import load
@@ -135,7 +137,7 @@ def _paint_group(painter: Painter, output: Path, reader: Reader, jobs: Mapping[s
             batch = list(_again(keys[first : first + painter.batch_size], jobs, reader))
             for (key, prepared), results in zip(batch, _results(painter, batch), strict=True):
                 yield _write(
-                    output, key, prepared, results[-1].image,
+                    output, reader, key, prepared, results[-1].image,
                     prompts=[(result.prompt, result.removed) for result in results],
                     base=painter.backbone.base.model, base_digest=painter.backbone.base.digest,
                     seconds=sum(result.seconds for result in results),
@@ -180,6 +182,7 @@ def _request(prepared: Prepared, part: Part, seed: int | None = None) -> Request
 
 def _write(
     output: Path,
+    reader: Reader,
     key: str,
     prepared: Prepared,
     image: ImageArray,
@@ -194,9 +197,11 @@ def _write(
         raise UsageError(f"method {job.method!r} gave {image.shape}, the scene is {prepared.scene.shape}.", code="E502")
     path, sha256 = write_image(output, key, image)
     write_thumbnail(output, f"{key}-scene", prepared.scene)
+    regions = [_region(part, *words) for part, words in zip(prepared.parts, prompts, strict=True)]
     if prepared.reference is not None:
         write_thumbnail(output, f"{key}-reference", prepared.reference.image)
-    regions = [_region(part, *words) for part, words in zip(prepared.parts, prompts, strict=True)]
+    elif record is not None and (photograph := reader.photograph(record, regions[0].corpus)) is not None:
+        write_thumbnail(output, f"{key}-subject", photograph)
     seen = {
         sample: None
         for part, region in zip(prepared.parts, regions, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -266,6 +267,39 @@ def test_table_and_gallery_say_what_was_done(place, tmp_path):
     page = (tmp_path / "index.html").read_text()
     assert "removed: red" in page
     assert "<b>" not in page
+
+
+def test_gallery_shows_scene_box_reference_and_result(place, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", small_content())
+    with open_corpus(corpus) as opened:
+        samples = [sample.id for sample in opened.samples() if sample.role in ("reg", "src")]
+        photograph = next(sample for sample in opened.samples(role="src") if sample.id in samples)
+        pixels = opened.image(photograph)
+    trained = tuple(sorted(samples, key=lambda name: ("/src-" in name, name != photograph.id)))
+    write_lora(tmp_path / "known", KIND, corpus=f"{corpus}#{photograph.id.partition('/')[0]}", sample_ids=trained)
+    write_lora(tmp_path / "moved", KIND, corpus="elsewhere", sample_ids=trained)
+    write_lora(tmp_path / "pulled", KIND, corpus="hf://datasets/who/what", sample_ids=trained)
+    few = {"settings": {"num_inference_steps": 1}, "box": (24, 48, 72, 60)}
+    jobs = [job(place, adapter=str(tmp_path / name), **few) for name in ("known", "moved", "pulled")]
+    jobs.append(job(place, reference=f"{corpus}#{photograph.id}", method="copy-and-blend", **few))
+    rows = known, moved, pulled, shown = run(jobs, tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    figures = {row.job: page.partition(f'id="{row.job}"')[2].partition("</figure>")[0] for row in rows}
+
+    def pictures(row):
+        found = re.findall('src="([^"]*)"', figures[row.job])
+        assert all((tmp_path / "out" / name).is_file() for name in found)
+        return [name.replace(row.job, "") for name in found]
+
+    given = ["images/.png", "thumbs/-scene.jpg"]
+    assert pictures(known) == [*given, "thumbs/-subject.jpg"]
+    assert pictures(moved) == pictures(pulled) == given  # a corpus that does not open here is no error
+    assert pictures(shown) == [*given, "thumbs/-reference.jpg"]
+    for figure in figures.values():
+        assert re.search(r'class="box" style="left: 25.0%; top: 50.0%;\s+width: 50.0%; height: 12.5%"', figure)
+    thumbnail = np.asarray(Image.open(tmp_path / "out" / "thumbs" / f"{known.job}-subject.jpg")).astype(int)
+    assert thumbnail.shape == pixels.shape
+    assert np.abs(thumbnail - pixels).mean() < 12
 
 
 def test_python_call_gives_what_the_command_gives(place, tmp_path):
