@@ -2,8 +2,8 @@
 
 On a random SDXL-shaped base at a fifth of its width, at 256 px, one thread. Both sides of a ratio are taken in turn,
 step by step; printed are medians. `--script` is the path of diffusers' `train_dreambooth_lora_sdxl.py`, which whoever
-runs this brings along (`make bench SCRIPT=PATH`); without it that line is left out. That a run resumes on the same bits at 100 of 100 places is
-`pytest -m slow tests/trainer/test_resume.py -s`.
+runs this brings along (`make bench SCRIPT=PATH`); without it that line is left out. That a run resumes on the
+same bits at 100 of 100 places is `pytest -m slow tests/trainer/test_resume.py -s`.
 """
 
 from __future__ import annotations

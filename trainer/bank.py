@@ -198,8 +198,8 @@ class Bank:
             regions = _open(self.view_path(item)).get_tensor("view.region").flatten(1)
             if empty := int((regions == 0).all(dim=1).sum()):
                 sentences.append(
-                    f"{item.sample.id}: in {empty} of {len(regions)} views at {self.resolution} px its box lies between "
-                    "the pixels that nearest looks at, and they train without text; set region_downsample: max."
+                    f"{item.sample.id}: in {empty} of {len(regions)} views at {self.resolution} px its box lies "
+                    "between the pixels that nearest looks at, and they train without text; set region_downsample: max."
                 )
         return sentences
 
