@@ -198,7 +198,10 @@ def report(corpus: CorpusArgument) -> None:
 @app.command()
 def doctor(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="NAME|FILE", help="A recipe; all that ship by default.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="NAME|FILE", help="A recipe; all that ship, and all other kinds, by default.", show_default=False
+        ),
     ] = None,
     sets: SetsOption = None,
     fetch: Annotated[
@@ -213,7 +216,7 @@ def doctor(
 ) -> None:
     """Say what a recipe's models need and what of it is on this machine; download weights when asked to."""
     from dataforge.config import load_recipe, named_recipes
-    from dataforge.doctor import examine, findings_json, print_findings
+    from dataforge.doctor import examine, examine_others, findings_json, print_findings, print_others
     from dataforge.doctor import fetch as download
     from manifests.console import echo, emit_json
 
@@ -223,11 +226,15 @@ def doctor(
         recipe = recipe or (fetch if ":" not in fetch else None)
         if recipe is None:
             return
-    found = {name: examine(load_recipe(name, sets)) for name in ([recipe] if recipe else named_recipes())}
+    recipes = {name: load_recipe(name, sets) for name in ([recipe] if recipe else named_recipes())}
+    found = {name: examine(read) for name, read in recipes.items()}
+    others = [] if recipe else examine_others(recipes.values())
     if as_json:
-        emit_json({name: findings_json(findings) for name, findings in found.items()})
+        values = found if recipe else found | {"other kinds": others}
+        emit_json({name: findings_json(findings) for name, findings in values.items()})
     else:
         print_findings(found)
+        print_others(others)
     if recipe and any(finding.problem for finding in found[recipe]):
         raise typer.Exit(2)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataforge.backends import needs_of
+from dataforge.backends import KINDS, backend_class, needs_of
 from dataforge.backends.checkpoints import Needs, Weights, locate, require, size_gb
 from dataforge.backends.downloads import download
 from dataforge.backends.licences import licence_of
@@ -19,11 +19,26 @@ from dataforge.section import Section
 from manifests.console import echo
 from manifests.errors import UsageError
 
-__all__ = ["Finding", "examine", "fetch", "findings_json", "print_findings", "require_ready"]
+__all__ = [
+    "Finding",
+    "examine",
+    "examine_others",
+    "fetch",
+    "findings_json",
+    "print_findings",
+    "print_others",
+    "require_ready",
+]
 
 
 # packages that are installed under another name than they are imported by
 _DISTRIBUTIONS = {"groundingdino": "groundingdino-py", "segment_anything": "segment-anything"}
+# what a kind has no default for: the published files of the how-to pages, a server's address
+_ASKED = {
+    "groundingdino-py": {"model": "groundingdino_swinb_cogcoor.pth"},
+    "sam": {"model": "sam_vit_h_4b8939.pth"},
+    "vlm-server": {"url": "https://127.0.0.1/v1", "model": "any"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +61,33 @@ def require_ready(recipe: Recipe) -> None:
 
 def examine(recipe: Recipe) -> list[Finding]:
     """The state of every backend of a recipe."""
+    return [_look(role, section) for role, section in recipe.sections().items()]
+
+
+def examine_others(recipes: Iterable[Recipe]) -> list[Finding]:
+    """The state of every kind with needs that none of the recipes names, each with the model it has by default."""
+    named = {(role, _kind(section)) for recipe in recipes for role, section in recipe.sections().items()}
     findings = []
-    for role, section in recipe.sections().items():
-        needs = needs_of(role, section)
-        problem = ""
-        try:
-            require(needs, f"{_name(role)}: {_kind(section)}")
-        except UsageError as error:
-            problem = error.detail
-        versions = {package.module: _version(package.module) for package in needs.packages}
-        places = {public_name(w.model): locate(w.model, w.revision) for w in needs.weights}
-        weights = {name: None if path is None else size_gb(path) for name, path in places.items()}
-        findings.append(Finding(_name(role), _kind(section), needs, versions, weights, problem))
+    for role, kind in KINDS:
+        if (role, kind) in named or not hasattr(backend_class(role, kind), "needs"):
+            continue
+        settings = {"kind": kind} | _ASKED.get(kind, {})
+        recipe = Recipe.model_validate({role: {"generator": settings} if role == "generate" else settings})
+        findings.append(_look(role, recipe.sections()[role]))
     return findings
+
+
+def _look(role: str, section: Section) -> Finding:
+    needs = needs_of(role, section)
+    problem = ""
+    try:
+        require(needs, f"{_name(role)}: {_kind(section)}")
+    except UsageError as error:
+        problem = error.detail
+    versions = {package.module: _version(package.module) for package in needs.packages}
+    places = {public_name(w.model): locate(w.model, w.revision) for w in needs.weights}
+    weights = {name: None if path is None else size_gb(path) for name, path in places.items()}
+    return Finding(_name(role), _kind(section), needs, versions, weights, problem)
 
 
 def findings_json(findings: list[Finding]) -> list[dict[str, Any]]:
@@ -83,19 +112,30 @@ def print_findings(found: dict[str, list[Finding]]) -> None:
     """Per recipe a line for each backend, and the command for what is missing."""
     for name, findings in found.items():
         echo(f"recipe {name}: {'ready' if not any(finding.problem for finding in findings) else 'not ready'}")
-        for finding in findings:
-            weights = [
-                f"{model} ({licence_of(model) or 'licence on its page'}, "
-                f"{'not here' if size is None else f'{size:.1f} GB here'})"
-                for model, size in finding.weights.items()
-            ]
-            packages = [f"{module} {version or 'missing'}" for module, version in finding.versions.items()]
-            memory = finding.needs.memory_gb
-            place = f"device {finding.needs.device}" + (f", about {memory:g} GB on a GPU" if memory else "")
-            facts = "; ".join([*weights, ", ".join(packages), place] if packages else ["no weights, no extra packages"])
-            echo(f"  {finding.role:<19} {finding.kind:<16} {facts}")
-            if finding.problem:
-                echo(f"    missing: {finding.problem}")
+        _print(findings)
+
+
+def print_others(findings: list[Finding]) -> None:
+    """The same for the kinds that no recipe names."""
+    if findings:
+        echo("kinds that none of these recipes names:")
+        _print(findings)
+
+
+def _print(findings: list[Finding]) -> None:
+    for finding in findings:
+        weights = [
+            f"{model} ({licence_of(model) or 'licence on its page'}, "
+            f"{'not here' if size is None else f'{size:.1f} GB here'})"
+            for model, size in finding.weights.items()
+        ]
+        packages = [f"{module} {version or 'missing'}" for module, version in finding.versions.items()]
+        memory = finding.needs.memory_gb
+        place = f"device {finding.needs.device}" + (f", about {memory:g} GB on a GPU" if memory else "")
+        facts = "; ".join([*weights, ", ".join(packages), place] if packages else ["no weights, no extra packages"])
+        echo(f"  {finding.role:<19} {finding.kind:<16} {facts}")
+        if finding.problem:
+            echo(f"    missing: {finding.problem}")
 
 
 def fetch(what: str, load: Callable[[str], Recipe]) -> list[str]:

@@ -215,7 +215,8 @@ class Diffusers(ModelSection):
     """Text to image with a checkpoint in diffusers' layout: SD 1.5, SDXL, SD 3.5, FLUX; shared by the class.
 
     None leaves a setting to the checkpoint's own pipeline. A picture's seed alone decides its noise, so that it can be
-    made again alone. `offload` keeps only the part at work on the GPU (`model`) or only its layer (`sequential`).
+    made again alone. `offload` keeps only the part at work on the GPU (`model`) or only its layer (`sequential`); a
+    CPU ignores it. `compile` is torch's, of the part that denoises.
     """
 
     how: ClassVar[frozenset[str]] = ModelSection.how | {"offload", "compile"}

@@ -8,7 +8,7 @@ from typing import Any
 from dataforge.backends.checkpoints import Needs, identity
 from dataforge.section import Section
 
-__all__ = ["backend_class", "load", "model_identity", "needs_of"]
+__all__ = ["KINDS", "backend_class", "load", "model_identity", "needs_of"]
 
 _FILES = {
     ("ground", "embedded"): ("dataforge.backends.embedded_grounder", "EmbeddedGrounder"),
@@ -31,6 +31,8 @@ _FILES = {
     ("generate", "diffusers"): ("dataforge.backends.diffusers_generator", "Diffusers"),
     ("recheck", "clip"): ("dataforge.backends.clip_check", "ClipCheck"),
 }
+# role and kind of every implementation
+KINDS = tuple(_FILES)
 
 
 def backend_class(role: str, kind: str) -> Any:

@@ -79,12 +79,12 @@ class Diffusers:
         if compile:
             part = "unet" if hasattr(pipeline, "unet") else "transformer"
             getattr(pipeline, part).compile()
-        if offload == "model":
-            pipeline.enable_model_cpu_offload(device=self._place.device)
-        elif offload == "sequential":
-            pipeline.enable_sequential_cpu_offload(device=self._place.device)
-        else:
+        if offload == "none" or self._place.device.type == "cpu":  # on the CPU, parts have no other place to wait
             pipeline.to(self._place.device)
+        elif offload == "model":
+            pipeline.enable_model_cpu_offload(device=self._place.device)
+        else:
+            pipeline.enable_sequential_cpu_offload(device=self._place.device)
         self._pipeline = pipeline
         wanted = {"num_inference_steps": steps, "guidance_scale": guidance, "negative_prompt": negative_prompt}
         known = inspect.signature(pipeline.__call__).parameters

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import DiffusionPipeline
 
+from dataforge.backends import diffusers_generator
+from dataforge.backends.devices import Placement
 from dataforge.backends.diffusers_generator import _SCHEDULERS, Diffusers
 from dataforge.protocols import GeneratedImage, GenerationRequest
 from manifests.records import RegularPrompt
@@ -55,3 +59,38 @@ def test_a_negative_prompt_and_the_guidance_change_the_picture():
     plain = paint(guidance=7.5)
     assert not np.array_equal(plain, paint(guidance=1.0))
     assert not np.array_equal(plain, paint(guidance=7.5, negative_prompt="a blue vase"))
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offload_is_nothing_to_a_cpu(offload):
+    plain, offloaded = (
+        Diffusers(str(folder("sd4")), size=32, steps=2, device="cpu", **more).generate(REQUESTS[:1])[0]
+        for more in ({}, {"offload": offload})
+    )
+    assert isinstance(plain, GeneratedImage)
+    assert isinstance(offloaded, GeneratedImage)
+    assert np.array_equal(plain.image, offloaded.image)
+
+
+@pytest.mark.parametrize(
+    ("offload", "method"),
+    [("none", "to"), ("model", "enable_model_cpu_offload"), ("sequential", "enable_sequential_cpu_offload")],
+)
+def test_offload_reaches_the_pipeline_on_a_gpu(monkeypatch, offload, method):
+    called = []
+    for name in ("to", "enable_model_cpu_offload", "enable_sequential_cpu_offload"):
+        monkeypatch.setattr(DiffusionPipeline, name, lambda self, *_, name=name, **__: called.append(name))
+    gpu = Placement(torch.device("cuda:0"), torch.float32)
+    monkeypatch.setattr(diffusers_generator, "place", lambda *_, **__: gpu)
+    Diffusers(str(folder("sd4")), offload=offload)
+    assert called == [method]
+
+
+@pytest.mark.parametrize(("family", "part"), [("sd4", "UNet2DConditionModel"), ("sd3", "SD3Transformer2DModel")])
+def test_compile_is_of_the_part_that_denoises_and_only_when_asked(monkeypatch, family, part):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    Diffusers(str(folder(family)))
+    assert compiled == []
+    Diffusers(str(folder(family)), compile=True)
+    assert compiled == [part]

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from dataforge import model_config
-from dataforge.backends import needs_of
+from dataforge.backends import KINDS, backend_class, needs_of
 from dataforge.backends.checkpoints import PTH_HOMES, identity, parameter_names
 from dataforge.backends.licences import licence_of
 from dataforge.building import build
 from dataforge.config import Recipe, load_recipe, named_recipes
-from dataforge.doctor import examine, fetch, findings_json
+from dataforge.doctor import examine, examine_others, fetch, findings_json
 from dataforge.section import Section
 from manifests.errors import UsageError
 from tests.conftest import REPOSITORY, draw_subjects
@@ -215,6 +215,41 @@ def test_doctor_ends_with_2_where_something_is_missing_and_0_where_nothing_is():
     assert code == 2
     assert seconds < 5
     assert dataforge("doctor", "laptop")[0] == 0
+
+
+def test_doctor_without_a_recipe_ends_with_the_kinds_that_none_names():
+    command = [sys.executable, "-m", "dataforge", "doctor"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    shown, values = (
+        subprocess.run([*command, *more], capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=True)
+        for more in ([], ["--json"])
+    )
+    rest = shown.stdout.partition("kinds that none of these recipes names:\n")[2]
+    assert [line.split()[:2] for line in rest.splitlines() if "missing: " not in line] == [
+        ["ground", "groundingdino-py"],
+        ["segment", "sam"],
+    ]
+    assert rest.count("`curl -L -o ") == 2
+    found = [(finding["role"], finding["kind"]) for group in json.loads(values.stdout).values() for finding in group]
+    asked = {(role, kind) for role, kind in KINDS if hasattr(backend_class(role, kind), "needs")}
+    assert asked <= {(role.partition(".")[0], kind) for role, kind in found}
+    assert set(json.loads(values.stdout)) == {*named_recipes(), "other kinds"}
+
+
+def test_kinds_with_install_steps_of_their_own_are_shown_with_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "groundingdino", None)
+    monkeypatch.setitem(sys.modules, "segment_anything", None)
+    problems = {finding.kind: finding.problem for finding in examine_others([])}
+    assert "`pip install --no-deps groundingdino-py==0.4.0`" in problems["groundingdino-py"]
+    assert '`pip install "dataforge[sam]"`' in problems["sam"]
+    paper = examine_others([load_recipe("paper")])
+    assert "diffusers" in problems
+    assert {finding.kind for finding in paper} == problems.keys() - {
+        "grounding-dino",
+        "sam-hf",
+        "vlm-server",
+        "diffusers",
+    }
 
 
 def test_fetch_asks_nothing_of_a_recipe_without_weights_and_refuses_what_the_hub_has_not():
