@@ -152,7 +152,7 @@ CODES: dict[str, Code] = {
     "E226": Code(
         "made-twice",
         "a made picture is nearly the same as another one of its owner",
-        "Raise gate.regular_duplicate_bits or make fewer pictures per prompt.",
+        "Lower gate.regular_duplicate_bits or make fewer pictures per prompt.",
     ),
     # the corpus
     "E301": Code("bad-id", "an ID or key does not follow the grammar", "See docs/manifest-format.md."),

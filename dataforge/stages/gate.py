@@ -65,12 +65,17 @@ def reject_made_twice(pictures: Sequence[Picture], settings: Gate) -> None:
     kept: dict[str, list[Picture]] = defaultdict(list)
     for picture in sorted((picture for picture in pictures if picture.alive), key=lambda picture: picture.id):
         near = next(
-            (p for p in kept[picture.owner] if (p.perceptual_hash ^ picture.perceptual_hash).bit_count() <= bits), None
+            (
+                f"differs from {p.id} in {distance} of 64 bits, asked is more than {bits}"
+                for p in kept[picture.owner]
+                if (distance := (p.perceptual_hash ^ picture.perceptual_hash).bit_count()) <= bits
+            ),
+            None,
         )
         if near is None:
             kept[picture.owner].append(picture)
         else:
-            picture.fault = Fault("E226", f"nearly the same as {near.id}")
+            picture.fault = Fault("E226", near)
 
 
 def _cosine(first: Sequence[float], second: Sequence[float]) -> float:
