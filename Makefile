@@ -33,7 +33,7 @@ format: .venv/.lint
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: .venv/.test
+bench: .venv/.bench
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python -W ignore -m benchmarks.writing
 	$(BIN)/python -W ignore -m benchmarks.reading
@@ -64,6 +64,10 @@ install: .venv/.core
 .venv/.test: .venv/.core
 	$(PIP) -e ".[test]"
 	$(PIP) --no-deps $(OLD_GROUNDING_DINO)
+	touch $@
+
+.venv/.bench: .venv/.test
+	$(PIP) -e ".[bench]"
 	touch $@
 
 .venv/.lint: .venv/.core
