@@ -38,7 +38,7 @@ class ManifestRows:
     def __init__(self, root: Path, entry: FileEntry) -> None:
         self._entry = entry
         self._data = _mapped(root, entry)
-        self._tables: dict[int, pa.Table] = {}
+        self._tables: dict[int, tuple[pa.Table, int]] = {}
         self._records: dict[int, Sample] = {}
         if entry.size <= EAGER_BYTES:
             self.check()
@@ -143,13 +143,14 @@ class ManifestRows:
         return [known[row] for row in rows]
 
     def _kept(self, group: int) -> pa.Table:
-        table = self._tables.get(group)
-        if table is None:
+        known = self._tables.get(group)
+        if known is None:
             table = self._read([group]).combine_chunks()
-            while self._tables and table.nbytes + sum(t.nbytes for t in [*self._tables.values()]) > KEPT_TABLE_BYTES:
+            known = table, table.nbytes  # counted once: Arrow goes through every buffer for it
+            while self._tables and known[1] + sum(size for _, size in [*self._tables.values()]) > KEPT_TABLE_BYTES:
                 self._tables.pop(next(iter([*self._tables]), -1), None)  # a copy: other threads put and take, too
-            self._tables[group] = table
-        return table
+            self._tables[group] = known
+        return known[0]
 
 
 def _indices(rows: Sequence[int]) -> pa.Array:
