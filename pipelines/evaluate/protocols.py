@@ -17,7 +17,7 @@ from pathlib import Path
 from manifests.corpus import Corpus
 from manifests.errors import UsageError
 from manifests.records import Box, Subject
-from pipelines.evaluate.sets import boxes_of, given_boxes
+from pipelines.evaluate.boxes import boxes_of, given_boxes
 
 __all__ = ["CANVAS", "LIVE", "OBJECT", "PROTOCOLS", "Case", "Protocol", "cases"]
 

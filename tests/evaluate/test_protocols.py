@@ -10,12 +10,11 @@ import pytest
 
 from manifests.corpus import open_corpus
 from manifests.errors import UsageError
-from pipelines.evaluate.boxes import read_boxes
+from pipelines.evaluate.boxes import given_boxes, read_boxes
 from pipelines.evaluate.items import without_identifier
 from pipelines.evaluate.presets import PRESETS
 from pipelines.evaluate.protocols import CANVAS, LIVE, OBJECT, PROTOCOLS, cases
 from pipelines.evaluate.published import published
-from pipelines.evaluate.sets import given_boxes
 from pipelines.words import edited_prompt
 from tests.evaluate.conftest import drawn
 from tests.manifests import corpora
@@ -150,7 +149,7 @@ def test_boxes_that_fit_nothing_are_one_sentence(benchmark, tmp_path):
     with open_corpus(benchmark / "corpus") as corpus:
         with pytest.raises(UsageError, match=r"holds no bbox\.json or bbox\.txt"):
             given_boxes(corpus, [tmp_path])
-        with pytest.raises(UsageError, match=r"bbox\.json: two scenes of the corpus are named found0\.jpg"):
+        with pytest.raises(UsageError, match=r"teapot/bbox\.json: two scenes of the corpus are named found0\.jpg"):
             given_boxes(corpus, [benchmark / "boxes" / "teapot" / "bbox.json"])
         with pytest.raises(UsageError, match="finds nothing to paint"):
             cases(corpus, PROTOCOLS["dreameditbench"], boxes=[benchmark / "boxes" / "teapot"])
