@@ -1,8 +1,8 @@
 """Stage results on disk: part files, each written whole, and a sqlite cache that finds a result by its key.
 
-A part is one JSON line (length and sha256 of the index), the index (one JSON row a task), then the blobs. Parts are
-the truth; the cache is made again from them when it is missing or damaged. A part that is not whole is ignored,
-and what it held is computed again.
+A part is one JSON line (length and sha256 of the index), the index (a line a task: key, code of its fault or nothing,
+and a JSON row, between tabs), then the blobs. Parts are the truth; the cache is made again from them when it is missing
+or damaged. A part that is not whole is ignored, and what it held is computed again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from manifests.ids import canonical_json, digest_of, sha256_hex
 
 __all__ = ["BlobRef", "Made", "Outcome", "Store", "read_blob", "write_part"]
 
-PART_VERSION = 1
+PART_VERSION = 2
 # of the cache: another one's tables are made again from the parts
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 # serials taken at a time: a killed build's workers may still write parts with the numbers that they were given
 SERIALS = 10_000
+# ASCII: a name that is no UTF-8 has no other text, and a row no tab or line end of its own
+_row = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +68,20 @@ def write_part(work: Path, stage: str, serial: int, rows: list[tuple[str, Made |
 
     `serial` grows with every unit: of two results for one key the later one counts, and no part is written over.
     """
-    index: list[dict[str, Any]] = []
+    index: list[str] = []
     blobs: list[bytes] = []
     position = 0
     for key, made in rows:
         if isinstance(made, Fault):
-            index.append({"key": key, "fault": [made.code, made.detail]})
+            index.append(f"{key}\t{made.code}\t{_row.encode({'fault': made.detail})}\n")
             continue
         places = {}
         for name, data in made.blobs.items():
             places[name] = [position, len(data), sha256_hex(data)]
             blobs.append(data)
             position += len(data)
-        index.append({"key": key, "value": made.value, "blobs": places})
-    body = canonical_json(index).encode("utf-8", "surrogatepass")
+        index.append(f"{key}\t\t{_row.encode({'value': made.value, 'blobs': places})}\n")
+    body = "".join(index).encode()
     head = {"part": PART_VERSION, "stage": stage, "index": len(body), "sha256": sha256_hex(body), "blobs": position}
 
     def write(file: IO[bytes]) -> None:
@@ -92,8 +94,8 @@ def write_part(work: Path, stage: str, serial: int, rows: list[tuple[str, Made |
     return relative
 
 
-def _read_part(work: Path, relative: str) -> tuple[str, list[tuple[str, str, str]]] | None:
-    """Stage and (key, code of the fault or nothing, row text) of a part, blob places made absolute.
+def _read_part(work: Path, relative: str) -> tuple[str, int, list[list[str]]] | None:
+    """Stage, where the blobs begin, and [key, code of the fault or nothing, row] of each task.
 
     None for a part that is not whole.
     """
@@ -106,15 +108,17 @@ def _read_part(work: Path, relative: str) -> tuple[str, list[tuple[str, str, str
             whole = len(line) + head["index"] + head["blobs"] == path.stat().st_size
             if head["part"] != PART_VERSION or not whole or sha256_hex(body) != head["sha256"]:
                 return None
-            start = len(line) + len(body)
-            rows = []
-            for row in json.loads(body):
-                for place in row.get("blobs", {}).values():
-                    place[0] += start
-                rows.append((row["key"], row.get("fault", [""])[0], json.dumps(row)))
-            return str(head["stage"]), rows
+            # rows stay text: most are read once, when their outcome is asked for
+            return str(head["stage"]), len(line) + len(body), [row.split("\t") for row in body.decode().splitlines()]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _blobs(row: dict[str, Any], part: str, start: int) -> Iterator[tuple[str, BlobRef]]:
+    # a part's path is one text, however many results refer to it; so is the sha256 of bytes in two places
+    part = sys.intern(part)
+    for name, (offset, length, sha256) in row["blobs"].items():
+        yield name, BlobRef(part, start + offset, length, sys.intern(sha256))
 
 
 def read_blob(work: Path, ref: BlobRef) -> bytes:
@@ -157,7 +161,8 @@ class Store:
                 connection.execute("CREATE TABLE IF NOT EXISTS part (path TEXT PRIMARY KEY) WITHOUT ROWID")
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS result"
-                    " (stage TEXT, key TEXT, code TEXT, row TEXT, part TEXT, PRIMARY KEY (stage, key)) WITHOUT ROWID"
+                    " (stage TEXT, key TEXT, code TEXT, row TEXT, part TEXT, start INTEGER, PRIMARY KEY (stage, key))"
+                    " WITHOUT ROWID"
                 )
                 connection.execute("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
                 if connection.execute("PRAGMA quick_check").fetchone()[0] == "ok":
@@ -202,14 +207,15 @@ class Store:
         part = _read_part(self.work, relative)
         if part is None:
             return {}
-        stage, rows = part
+        stage, start, rows = part
         try:
             self._connection.execute("BEGIN")
             self._connection.executemany(
                 # of two results the one with the later serial counts, in whichever order they are found
-                "INSERT INTO result VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET code = excluded.code, row = excluded.row, part = excluded.part WHERE excluded.part >= part",
-                ((stage, key, code, text, relative) for key, code, text in rows),
+                "INSERT INTO result VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                " SET code = excluded.code, row = excluded.row, part = excluded.part, start = excluded.start"
+                " WHERE excluded.part >= part",
+                ((stage, *row, relative, start) for row in rows),
             )
             self._connection.execute("INSERT OR REPLACE INTO part VALUES (?)", (relative,))
             self._connection.execute("COMMIT")
@@ -230,20 +236,15 @@ class Store:
     def outcome(self, stage: str, key: str) -> Outcome | None:
         """The stored result of a key, or None."""
         row = self._connection.execute(
-            "SELECT row, part FROM result WHERE stage = ? AND key = ?", (stage, key)
+            "SELECT code, row, part, start FROM result WHERE stage = ? AND key = ?", (stage, key)
         ).fetchone()
         if row is None:
             return None
-        value = json.loads(row[0])
-        if "fault" in value:
-            return Outcome({}, {}, Fault(*value["fault"]))
-        # a part's path is one text, however many results refer to it; so is the sha256 of bytes in two places
-        part = sys.intern(row[1])
-        blobs = {
-            name: BlobRef(part, offset, length, sys.intern(sha256))
-            for name, (offset, length, sha256) in value["blobs"].items()
-        }
-        return Outcome(value["value"], blobs)
+        code, text, part, start = row
+        value = json.loads(text)
+        if code:
+            return Outcome({}, {}, Fault(code, value["fault"]))
+        return Outcome(value["value"], dict(_blobs(value, part, start)))
 
     def forget(self, stage: str, keys: Iterable[str]) -> None:
         """Drop results and the parts that hold them, so that they are computed again; neighbours in a part go too."""
@@ -264,8 +265,9 @@ class Store:
 
     def blobs(self) -> Iterator[BlobRef]:
         """Every blob of every result."""
-        for text, part in self._connection.execute("SELECT row, part FROM result ORDER BY stage, key"):
-            yield from (BlobRef(part, *place) for place in json.loads(text).get("blobs", {}).values())
+        found = self._connection.execute("SELECT row, part, start FROM result WHERE code = '' ORDER BY stage, key")
+        for text, part, start in found:
+            yield from (ref for _, ref in _blobs(json.loads(text), part, start))
 
     def note(self, name: str) -> str | None:
         """A small text kept from the last build."""

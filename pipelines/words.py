@@ -12,6 +12,7 @@ __all__ = [
     "edited_prompt",
     "mentions",
     "prompt_as_read",
+    "put_before",
     "removed_words",
     "word_pattern",
     "words_of_edit",
@@ -54,7 +55,15 @@ def edited_prompt(prompt: str, edit: Mapping[str, str], *, identifier: str, clas
     place = named or noun
     if place is None:
         return f"{prompt}, {new}"
-    return f"{prompt[: place.start()]}{new} {prompt[place.start() :]}"
+    return put_before(prompt, place.start(), new)
+
+
+def put_before(prompt: str, at: int, words: str) -> str:
+    """The prompt with words before a place; an article that stands there goes with them: "an orange sks mug"."""
+    before = prompt[:at]
+    article = "an" if words[:1].lower() in set("aeiou") else "a"
+    before = re.sub(r"\b[aA]n?(?= $)", lambda found: found[0][0] + article[1:], before)
+    return f"{before}{words} {prompt[at:]}"
 
 
 def words_of_edit(source_words: Sequence[Word], edit: Mapping[str, str], subject: str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ and train under the prompt they were made for. Which of these a recipe shows, an
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from manifests.errors import UsageError
 from manifests.ids import digest_of
 from manifests.records import Sample, Subject
+from pipelines.words import put_before, word_pattern
 
 if TYPE_CHECKING:
     from manifests.corpus import Corpus
@@ -125,7 +125,8 @@ def _instance_prompts(sample: Sample, subject: Subject, settings: Settings) -> t
         return (plain,)
     colour = max(words)[1]
     # before the identifier, where a regular picture's prompt has its colour: "a photo of red sks mug"
-    return plain, re.sub(rf"(?<!\w){re.escape(settings.word)}(?!\w)", rf"{colour} \g<0>", plain, count=1)
+    word = word_pattern(settings.word).search(plain)
+    return plain, put_before(plain, word.start(), colour) if word else plain
 
 
 def with_identifier(prompt: str, class_noun: str, identifier: str) -> str:
@@ -133,11 +134,10 @@ def with_identifier(prompt: str, class_noun: str, identifier: str) -> str:
 
     The noun is looked for as a word: a cat is not in a catwalk.
     """
-    found = list(re.finditer(rf"(?<!\w){re.escape(class_noun)}(?!\w)", prompt, re.IGNORECASE))
+    found = list(word_pattern(class_noun).finditer(prompt))
     if not class_noun or not found:
         return f"{prompt}, {identifier} {class_noun}"
-    at = found[-1].start()
-    return f"{prompt[:at]}{identifier} {prompt[at:]}"
+    return put_before(prompt, found[-1].start(), identifier)
 
 
 def pooled(subjects: Sequence[SubjectData], owner: str) -> SubjectData:

@@ -16,7 +16,9 @@ from manifests.fsops import write_atomic
 from pipelines.evaluate.items import Item, without_identifier
 from pipelines.evaluate.protocols import CANVAS, CANVAS_SIDE, Case
 from pipelines.jobs import Job
+from pipelines.records import read_record
 from pipelines.run import Row, run
+from pipelines.settings import resolve_for
 
 __all__ = ["Method", "items_of", "jobs_of", "paint", "parse_method"]
 
@@ -60,18 +62,18 @@ def _given(needs: Sequence[str]) -> str:
 
 
 def jobs_of(method: Method, cases: Sequence[Case], corpus: Corpus, place: str, canvas: Path) -> list[Job]:
-    """One job a case. A method that paints from a photograph takes another one with each seed.
+    """One job a case. What paints from a photograph (a baseline, DreamInpainter) takes another one with each seed.
 
     `place` is where the corpus lies, as a reference; `canvas` the picture that stands for an empty scene.
     Raises `UsageError` E503 for a subject without adapter.
     """
     from pipelines.baselines import BASELINES
 
-    refers = method.baseline in BASELINES and "reference" in BASELINES[method.baseline].needs
+    always_refers = method.baseline in BASELINES and "reference" in BASELINES[method.baseline].needs
     jobs = []
     for case in cases:
         references = sorted(corpus.subjects[case.subject].sample_ids)
-        adapter = None
+        adapter, refers = None, always_refers
         if method.adapters is not None:
             folder = method.adapters / case.subject
             if not (folder / "adapter.json").is_file():
@@ -81,6 +83,8 @@ def jobs_of(method: Method, cases: Sequence[Case], corpus: Corpus, place: str, c
                     code="E503",
                 )
             adapter = str(folder)
+            painted_with = resolve_for(read_record(folder).inference, method.preset, method.settings)
+            refers |= painted_with.reference is not None
         jobs.append(
             Job(
                 scene=str(canvas) if case.scene == CANVAS else f"{place}#{case.scene}",

@@ -12,9 +12,11 @@ from manifests.corpus import open_corpus
 from manifests.errors import UsageError
 from pipelines.evaluate.boxes import given_boxes, read_boxes
 from pipelines.evaluate.items import without_identifier
+from pipelines.evaluate.painting import Method, jobs_of
 from pipelines.evaluate.presets import PRESETS
 from pipelines.evaluate.protocols import CANVAS, LIVE, OBJECT, PROTOCOLS, cases
 from pipelines.evaluate.published import published
+from pipelines.records import AdapterRecord, Base, adapter_id, write_record
 from pipelines.words import edited_prompt
 from tests.evaluate.conftest import drawn
 from tests.manifests import corpora
@@ -184,3 +186,35 @@ def test_dreambooths_own_numbers_are_of_whole_pictures_and_have_no_prompt_for_ph
     assert values["real image", "CLIP-I"] == 0.885
     assert ("real image", "CLIP-T") not in values
     assert {row.task for row in rows} == {"prompts"}
+
+
+@pytest.mark.parametrize(("preset", "refers"), [("dreaminpainter", True), ("plain", False)])
+def test_adapters_that_paint_from_a_photograph_get_another_one_with_each_seed(corpus, tmp_path, preset, refers):
+    found = cases(corpus, PROTOCOLS["murecom"], seeds=2, limit=1)
+    base = Base(model="a base", revision="", family="sd", channels=9, digest="0" * 64)
+    made = {"recipe": "dreammix", "settings": {}, "corpus_digest": "0" * 64, "seed": 0}
+    for name in corpus.subjects:
+        (tmp_path / name).mkdir()
+        write_record(
+            tmp_path / name,
+            AdapterRecord(
+                id=adapter_id(name, base=base, samples=(), **made),
+                subject=name,
+                class_noun="mug",
+                identifier="sks",
+                source_words=(),
+                kind="lora",
+                base=base,
+                corpus="corpus",
+                sample_ids=(),
+                steps=1,
+                losses=(1.0,),
+                versions={},
+                inference={"preset": preset},
+                **made,
+            ),
+        )
+    jobs = jobs_of(Method(name="adapters", adapters=tmp_path), found, corpus, "place", tmp_path / "canvas.png")
+    for case, job in zip(found, jobs, strict=True):
+        photographs = sorted(corpus.subjects[case.subject].sample_ids)
+        assert job.reference == (f"place#{photographs[case.seed % len(photographs)]}" if refers else None)

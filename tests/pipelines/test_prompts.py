@@ -113,6 +113,9 @@ def test_edit_puts_the_new_word_before_the_identifier_and_that_before_the_noun_w
     assert made("a teapot on grass") == "a sks teapot on grass"
     assert made("a blue sks teapot", colour="blue") == "a blue sks teapot"
     assert made("a sks thing", colour="blue") == "a blue sks thing"
+    assert made("a photo of a {identifier} teapot", colour="orange") == "a photo of an orange sks teapot"
+    assert made("An {identifier} teapot", colour="blue") == "A blue sks teapot"
+    assert made("a photo of {identifier} teapot", colour="orange") == "a photo of orange sks teapot"
     assert edited_prompt("a teapot", {"colour": "blue"}, identifier="", class_noun="") == "a teapot, blue"
 
 

@@ -89,6 +89,7 @@ def test_a_subject_without_accepted_photographs_is_an_error_when_named_and_repor
         ("a mug beside a mug", "a mug beside a sks mug"),
         ("something blue", "something blue, sks mug"),
         ("a Mug by a smuggler", "a sks Mug by a smuggler"),
+        ("a photo of an orange mug", "a photo of an orange sks mug"),
     ],
 )
 def test_identifier_stands_before_the_last_mention_of_the_noun(prompt, shown):
