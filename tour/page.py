@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from manifests.tracing import trace_composite
 from tour.questions import QUESTIONS
 from tour.reading import Reading, shares
 from tour.study import COLUMNS, Answer
-from tour.walk import Walk
+from tour.walk import DREAMMIX, PAINTING, TRAINING, Walk, prompt_of
 
 __all__ = ["write_page", "write_study"]
 
@@ -45,8 +45,20 @@ def write_page(made: Walk, readings: Sequence[Reading], real_corpus: Path | None
         counts=counts,
         traced=traced,
         example=readings[-1] if readings else None,
+        training=_settings(_of_training(subjects[0]["adapter"]["settings"])),
+        painting=_settings(PAINTING),
+        prompt=prompt_of("blue"),
         real=os.path.relpath(real_corpus / "report" / "index.html", made.root) if real_corpus else "",
     )
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return " ".join(f"--set {name}={json.dumps(value)}" for name, value in values.items())
+
+
+def _of_training(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tour sets of what an adapter's record keeps; the rest is the recipe's own."""
+    return {name: resolved[name] for name in (*TRAINING, *DREAMMIX) if name in resolved}
 
 
 def write_study(root: Path, answers: Sequence[Answer], *, subjects: int, seeds: int) -> Path:

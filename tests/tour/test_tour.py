@@ -37,6 +37,8 @@ def test_the_tour_leaves_a_corpus_adapters_pictures_and_a_page(made):
     assert len(links_of(root / "index.html")) > 30
     page = (root / "index.html").read_text("utf-8")
     assert page.count('<figure id="') == 2 * 2 * 2  # subjects, scenes, as it is and in another colour
+    assert "--set max_train_steps=3 " in page
+    assert prompt_of("blue") in page
 
 
 def test_a_second_run_computes_nothing_again(made):
@@ -109,3 +111,11 @@ def test_prompts_have_the_words_of_training():
     assert prompt_of("blue") == "a photo of a blue {identifier} {class_noun}"
     assert prompt_of("orange") == "a photo of an orange {identifier} {class_noun}"
     assert EDITS[0] == ""
+
+
+def test_the_page_leads_to_a_corpus_of_real_photographs(made):
+    root, _ = made
+    done = dataforge(root.parent, f"{TOUR} --real {root}/corpus")
+    assert done.returncode == 0, done.stderr
+    assert 'href="corpus/report/index.html">The same for real photographs' in (root / "index.html").read_text("utf-8")
+    assert len(links_of(root / "index.html")) > 30
