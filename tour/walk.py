@@ -18,6 +18,7 @@ from manifests.corpus import Corpus, open_corpus
 from pipelines.jobs import PROMPT, Job
 from pipelines.results import Row
 from pipelines.run import run
+from pipelines.words import put_before
 from toyworld import subjects as toys
 from toyworld.model import BASE
 from toyworld.words import COLOURS
@@ -194,8 +195,8 @@ def job_of(scene: str, adapter: Path, colour: str, preset: str, settings: dict[s
 
 def prompt_of(colour: str) -> str:
     """A prompt template in the words of training: a new colour stands before the identifier."""
-    article = "an" if colour[:1] in "aeiou" else "a"
-    return f"a photo of {article} {colour} {{identifier}} {{class_noun}}" if colour else PROMPT
+    template = "a photo of a {identifier} {class_noun}"
+    return put_before(template, template.index("{identifier}"), colour) if colour else PROMPT
 
 
 def scene_number(sample: Any) -> int:

@@ -25,6 +25,7 @@ from torch import Tensor
 from manifests.errors import Fault
 from manifests.fsops import write_atomic
 from manifests.ids import digest_of
+from trainer.data import each_once
 from trainer.keyed import rng
 from trainer.views import View
 
@@ -116,9 +117,8 @@ class Bank:
         self, subjects: Sequence[SubjectData], recipe: Recipe, there: Callable[[Path], bool] = Path.exists
     ) -> tuple[list[Item], list[str]]:
         """The pictures and prompts of these subjects that have no entry, each once."""
-        items = {item.sample.id: item for subject in subjects for item in subject.items}
         return (
-            [item for item in items.values() if not there(self.view_path(item))],
+            [item for item in each_once(subjects) if not there(self.view_path(item))],
             [prompt for prompt in self._prompts(subjects, recipe) if not there(self.text_path(prompt))],
         )
 
@@ -194,7 +194,7 @@ class Bank:
         if recipe.region_rule() != "nearest":  # `max` keeps a cell of every mask
             return []
         sentences = []
-        for item in {item.sample.id: item for subject in subjects for item in subject.items}.values():
+        for item in each_once(subjects):
             regions = _open(self.view_path(item)).get_tensor("view.region").flatten(1)
             if empty := int((regions == 0).all(dim=1).sum()):
                 sentences.append(
@@ -205,8 +205,7 @@ class Bank:
 
     def bytes_each(self, subjects: Sequence[SubjectData], recipe: Recipe) -> tuple[float, float]:
         """What a view and a prompt of these subjects take on disk: means over the entries that are there."""
-        items = {item.sample.id: item for subject in subjects for item in subject.items}
-        pictures = [item for item in items.values() if self.view_path(item).exists()]
+        pictures = [item for item in each_once(subjects) if self.view_path(item).exists()]
         views = sum(self._counts[item.sample.role] for item in pictures)
         texts = [path for path in map(self.text_path, self._prompts(subjects, recipe)) if path.exists()]
         return (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from manifests.corpus import Corpus
     from trainer.settings import Settings
 
-__all__ = ["Item", "SubjectData", "identifier_warning", "pooled", "select", "with_identifier"]
+__all__ = ["Item", "SubjectData", "each_once", "identifier_warning", "pooled", "select", "with_identifier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,11 @@ def pooled(subjects: Sequence[SubjectData], owner: str) -> SubjectData:
         tuple(item for subject in subjects for item in subject.own),
         tuple({item.sample.id: item for subject in subjects for item in subject.regular}.values()),
     )
+
+
+def each_once(subjects: Sequence[SubjectData]) -> list[Item]:
+    """All pictures of these subjects; what several of them share comes once."""
+    return list({item.sample.id: item for subject in subjects for item in subject.items}.values())
 
 
 def identifier_warning(backbone_tokens: Sequence[str], identifier: str) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.data import each_once
 from trainer.job import Job
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _measure(job: Job) -> Plan:
     parts = 3 + (settings.ema_decay is not None)  # weights and two moments
     return Plan(
         subjects=len(subjects),
-        pictures=len({item.sample.id for subject in subjects for item in subject.items}),
+        pictures=len(each_once(subjects)),
         groups=len(groups),
         steps=settings.max_train_steps,
         seconds_per_step=min(times[WARM_UP:]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ def jobs_of(method: Method, cases: Sequence[Case], corpus: Corpus, place: str, c
     from pipelines.baselines import BASELINES
 
     always_refers = method.baseline in BASELINES and "reference" in BASELINES[method.baseline].needs
+    # a record is read once, however many of its subject's cases there are
+    resolved = cache(lambda folder: resolve_for(read_record(folder).inference, method.preset, method.settings))
     jobs = []
     for case in cases:
         references = sorted(corpus.subjects[case.subject].sample_ids)
@@ -83,8 +86,7 @@ def jobs_of(method: Method, cases: Sequence[Case], corpus: Corpus, place: str, c
                     code="E503",
                 )
             adapter = str(folder)
-            painted_with = resolve_for(read_record(folder).inference, method.preset, method.settings)
-            refers |= painted_with.reference is not None
+            refers |= resolved(folder).reference is not None
         jobs.append(
             Job(
                 scene=str(canvas) if case.scene == CANVAS else f"{place}#{case.scene}",
