@@ -238,6 +238,7 @@ def compute(inputs: Inputs, root: Path, recipe: Recipe, runner: Runner, *, rehas
     """All stages, and the commit; whether a file was momentarily unreadable. Pictures are forgotten on return."""
     flow = Flow(inputs, recipe, runner)
     flow.run(rehash=rehash)
+    runner.executor.close()  # no stage is left: workers with their models need not live while files are written
     commit_corpus(root, corpus_content(inputs, flow, recipe, runner.store))
     return any(picture.fault and picture.fault.code in MOMENTARY for picture in flow.pictures)
 

@@ -22,6 +22,7 @@ from dataforge.store import Store
 from dataforge.units import UnitFunction
 from dataforge.worker_process import WorkerProcess
 from manifests.errors import EnvironmentFault
+from manifests.writer import commit_corpus
 from tests.conftest import draw_photograph, tree_digest
 from tests.dataforge.conftest import FAKE, worker_processes
 
@@ -163,6 +164,18 @@ def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
     executor = LocalExecutor(2)
     build(photographs, tmp_path / "corpus", fake, executor=executor)
     assert worker_processes(os.getpid()) == []
+
+
+def test_no_worker_lives_while_files_are_written(photographs, tmp_path, fake, monkeypatch):
+    alive = []
+
+    def commit(root, content):
+        alive.extend(worker_processes(os.getpid()))
+        return commit_corpus(root, content)
+
+    monkeypatch.setattr("dataforge.building.commit_corpus", commit)
+    build(photographs, tmp_path / "out", fake, workers=2)
+    assert not alive
 
 
 def test_two_answers_that_arrive_together_are_both_taken_at_once(tmp_path):
