@@ -18,7 +18,7 @@ study: .venv/.models
 	$(BIN)/dataforge study -o study-out
 
 test: .venv/.test
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network" -n logical --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/.test
 	$(BIN)/python -m pytest -m slow

@@ -88,8 +88,10 @@ def in_batches(
 def release() -> None:
     """Give back the memory of models that nothing refers to any more; does nothing where torch was never loaded."""
     torch = sys.modules.get("torch")
+    if torch is None:
+        return
     gc.collect()
-    if torch is not None and torch.cuda.is_available():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 

@@ -6,6 +6,7 @@ Answers {"signal", "exit", "error"}.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -14,17 +15,27 @@ import threading
 import time
 import traceback
 
+import pandas  # noqa: F401, pyarrow looks for it
+
 import dataforge.backends.embedded_describer
 import dataforge.backends.embedded_generator
 import dataforge.backends.embedded_grounder
 import dataforge.backends.embedded_segmenter
 
-# imported before the fork, and nothing that starts a thread
+# imported before the fork, also what a build imports on its way, and nothing that starts a thread
 import dataforge.backends.fake
 import dataforge.building
 import dataforge.ingest.policy
+import dataforge.stages.describe
+import dataforge.stages.generate
+import dataforge.stages.ground
+import dataforge.stages.ingest
+import dataforge.stages.segment
 from dataforge.config import Recipe
 from manifests import fsops
+
+for package in ("pandas", "pyarrow.dataset"):  # pyarrow imports them when first used
+    importlib.import_module(package)
 
 
 def child(order: dict, errors: int) -> None:
