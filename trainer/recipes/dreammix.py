@@ -32,8 +32,8 @@ MAX_JITTER = 20  # pixels at 1024, the release's resolution; scaled with the res
 class DreamMixSettings(Settings):
     """The released command's values.
 
-    Regular pictures name colours while instance prompts do not, which can teach "a colour word means another object";
-    `name_source_words: 0.5`, which neither paper nor release has, names the subject's own colour in half of its draws.
+    `name_source_words: 0.5`, which neither paper nor release has, names the subject's own colour in half of its draws;
+    it stays off, because no gain of it could be told (docs/experiments.md).
     """
 
     lora_targets: tuple[str, ...] = ("to_k", "to_v", "to_out.0")
