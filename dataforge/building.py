@@ -172,10 +172,11 @@ def build(
     `subjects` is a folder of folders, a `subjects.yaml` or a `subjects.csv`. Only what is missing or changed is
     computed; a file counts as unchanged by path, size and mtime unless `rehash`. `retry_failed` tries again what
     failed for a worker's or stage's sake. `workers` is the number of worker processes (default: one a core); 0 runs
-    everything in this process, which does not survive a decoder that crashes. `executor` is where they run: `local`,
-    `ray` (a cluster of this machine alone) or `ray:ADDRESS`. `limit` takes the first so many subjects: a trial run,
-    whose results a whole build then finds done; it never replaces a corpus of more. `on_progress` is called with
-    stage, items done and items in all, `on_note` with a short text of refusals and load.
+    everything in this process, which does not survive a decoder that crashes. `executor` is where they run:
+    `local`, `ray` (a cluster of this machine alone), `ray:ADDRESS`, or one of your own, which is closed after its
+    last stage. `limit` takes the first so many subjects: a trial run, whose results a whole build then finds done;
+    it never replaces a corpus of more. `on_progress` is called with stage, items done and items in all, `on_note`
+    with a short text of refusals and load.
 
     Raises `UsageError` for a wrong call, recipe or listing, for a package or weights that the recipe names and this
     machine lacks, `OutputLocked` while another build writes to `output`,
@@ -226,7 +227,8 @@ def _build_locked(
     before = _digest(root)
     unchanged = bool(before) and not rehash and not retry_failed and store.note("done") == f"{asked} {before}"
     if not unchanged:
-        momentary = compute(inputs, root, recipe, runner, rehash=rehash)
+        # workers with their models need not live while files are written
+        momentary = compute(inputs, root, recipe, runner, rehash=rehash, on_computed=executor.close)
         derive(root, log)
         remove_unnamed(root)
         # what was momentarily unreadable is looked at again next time
@@ -234,11 +236,19 @@ def _build_locked(
     return _result(root, runner, inputs, max_quarantine, unchanged)
 
 
-def compute(inputs: Inputs, root: Path, recipe: Recipe, runner: Runner, *, rehash: bool = False) -> bool:
+def compute(
+    inputs: Inputs,
+    root: Path,
+    recipe: Recipe,
+    runner: Runner,
+    *,
+    rehash: bool = False,
+    on_computed: Callable[[], None] = lambda: None,
+) -> bool:
     """All stages, and the commit; whether a file was momentarily unreadable. Pictures are forgotten on return."""
     flow = Flow(inputs, recipe, runner)
     flow.run(rehash=rehash)
-    runner.executor.close()  # no stage is left: workers with their models need not live while files are written
+    on_computed()
     commit_corpus(root, corpus_content(inputs, flow, recipe, runner.store))
     return any(picture.fault and picture.fault.code in MOMENTARY for picture in flow.pictures)
 

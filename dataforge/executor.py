@@ -26,7 +26,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers; nothing where they have ended already."""
         ...
 
 

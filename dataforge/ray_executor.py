@@ -360,4 +360,5 @@ class RayExecutor:
         for work in self._works:
             (work / self._token).unlink(missing_ok=True)
         if self._ours:
+            self._ours = False
             self._ray.shutdown()

@@ -15,8 +15,6 @@ import threading
 import time
 import traceback
 
-import pandas  # noqa: F401, pyarrow looks for it
-
 import dataforge.backends.embedded_describer
 import dataforge.backends.embedded_generator
 import dataforge.backends.embedded_grounder

@@ -170,12 +170,12 @@ def test_no_worker_lives_while_files_are_written(photographs, tmp_path, fake, mo
     alive = []
 
     def commit(root, content):
-        alive.extend(worker_processes(os.getpid()))
+        alive.append(worker_processes(os.getpid()))
         return commit_corpus(root, content)
 
     monkeypatch.setattr("dataforge.building.commit_corpus", commit)
     build(photographs, tmp_path / "out", fake, workers=2)
-    assert not alive
+    assert alive == [[]]
 
 
 def test_two_answers_that_arrive_together_are_both_taken_at_once(tmp_path):

@@ -16,6 +16,7 @@ from dataforge import build
 from dataforge.building import only, refuse_beyond, refuse_full_disk
 from dataforge.buildlog import LOG_NAME, BuildLog, read_status
 from dataforge.config import Recipe
+from dataforge.executor import InlineExecutor
 from dataforge.ingest.sources import SubjectSource, read_inputs
 from dataforge.planning import _growth_of_classes, _Watch, plan
 from dataforge.samples import Picture, WorkingSubject
@@ -49,6 +50,25 @@ def test_a_plan_counts_what_is_to_do_and_keeps_what_its_trial_made(photographs, 
     assert all(stage.there == stage.total and stage.seconds == 0 for stage in again.stages)
     assert again.work_bytes == 0
     assert again.corpus_bytes < 0.1 * found.corpus_bytes
+
+
+class OnceClosed(InlineExecutor):
+    """What a cluster that was left is: it does not begin again."""
+
+    closed = False
+
+    def map_units(self, fn, units, resources):
+        assert not self.closed
+        return super().map_units(fn, units, resources)
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_plan_computes_twice_before_its_workers_end(photographs, tmp_path, fake):
+    executor = OnceClosed()
+    assert plan(photographs, tmp_path / "corpus", fake, executor=executor, trial=2).seconds > 0
+    assert executor.closed
 
 
 @pytest.mark.parametrize("nouns", [("mug", "ball", "can", "vase"), ("mug", "ball", "mug", "ball"), ("mug",) * 4])

@@ -33,7 +33,7 @@ class DreamMixSettings(Settings):
     """The released command's values.
 
     `name_source_words: 0.5`, which neither paper nor release has, names the subject's own colour in half of its draws;
-    it stays off, because no gain of it could be told (docs/experiments.md).
+    it stays off, because no gain in colour and mark could be told (docs/experiments.md).
     """
 
     lora_targets: tuple[str, ...] = ("to_k", "to_v", "to_out.0")
