@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 
 from dataforge.protocols import Grounding, Photo, Scope, Segmentation
+from dataforge.stages import blobs as stage_blobs
 from dataforge.stages.blobs import Blobs
 from dataforge.stages.segment import Segment
-from manifests.pixels import decode_mask, mask_from_box
+from dataforge.store import Made, Store, write_part
+from manifests.pixels import decode_mask, encode_image, mask_from_box
 
 
 class Split:
@@ -58,3 +60,16 @@ def test_outline_of_the_rival_encloses_its_largest_region():
 def test_without_a_rival_the_outline_is_empty():
     assert made(None).value["items"][0]["rival"] == []
     assert made(np.zeros((90, 120), bool)).value["items"][0]["rival"] == []
+
+
+def test_a_worker_keeps_a_few_pictures_and_more_only_while_they_are_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_blobs, "CACHED_BYTES", 6 * 16 * 16 * 3)
+    store = Store(tmp_path)
+    for side, kept in ((16, 6), (64, stage_blobs.CACHED_IMAGES)):
+        images = {str(number): encode_image(np.full((side, side, 3), number, np.uint8))[0] for number in range(8)}
+        store.register(write_part(tmp_path, "ingest", side, [(f"of {side}", Made({}, images))]))
+        blobs = Blobs(tmp_path)
+        for ref in store.outcome("ingest", f"of {side}").blobs.values():
+            blobs.image(ref.place, "webp")
+        assert len(blobs._images) == kept
+    store.close()
