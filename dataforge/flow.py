@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -277,7 +278,7 @@ class Flow:
         picture.mask_quality = facts["quality"]
         picture.scores = picture.scores | _interned(facts["scores"])
         picture.doubts = tuple(facts["flags"])
-        picture.rival_outline = tuple(facts["rival"])
+        picture.rival_outline = array("i", facts["rival"])
         if picture.box_score < 1.0:
             picture.box = _box(facts["box"])
         picture.provenance.append(self._provenance("segment", self._recipe.segment, by))

@@ -100,7 +100,7 @@ def _unpacked(
         licence=subject.source.licence if subject is not None else "",
         parents=picture.parents,
         provenance=tuple(picture.provenance),
-        rival_outline=picture.rival_outline,
+        rival_outline=tuple(picture.rival_outline),
     )
     return UnpackedSample(sample, lambda: store.read(image), lambda: made if mask is None else store.read(mask))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dataforge.ingest.sources import PhotographSource, SceneSource, SubjectSource
@@ -40,7 +41,7 @@ class Picture:
     flags: list[str] = field(default_factory=list)
     doubts: tuple[str, ...] = ()  # the segmenter's reasons; flags once the gate finds the quality low
     scores: dict[str, float] = field(default_factory=dict)
-    rival_outline: tuple[int, ...] = ()
+    rival_outline: Sequence[int] = ()  # an array: hundreds of numbers, for each of many photographs
     caption: str = ""
     prompt: str = ""
     attributes: tuple[Attribute, ...] = ()
