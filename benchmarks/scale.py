@@ -262,7 +262,8 @@ def embedded(folder: Path, subjects: int) -> dict[str, float]:
 
     recipe = RECIPES["embedded, one regular picture"]
     measured, worst = [], 0
-    for number, count in enumerate((max(1, subjects // 10), subjects, max(1, subjects // 10))):
+    tenth = max(1, subjects // 10)
+    for number, count in enumerate((tenth, subjects, tenth)):
         source = write_subjects(folder / f"in{number}", subjects=count)
         output = folder / f"out{number}"
         done = build(source, output, recipe)

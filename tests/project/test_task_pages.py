@@ -105,8 +105,9 @@ def test_product_photographs_are_published_and_pulled(published, hub):
 def test_a_night_leaves_an_adapter_for_each_subject_trained_once(trained):
     records = [json.loads(path.read_text()) for path in sorted(trained.glob("adapters/*/adapter.json"))]
     assert [record["subject"] for record in records] == ["gift_box", "travel_mug"]
+    assert all(record["settings"]["max_train_steps"] == 2 for record in records)
     (log,) = trained.glob("adapters/.work/runs/*/log.jsonl")
-    assert len(log.read_text().splitlines()) == 2, "the file says two: the morning trains nothing again"
+    assert len(log.read_text().splitlines()) == 2, "the morning's command trains nothing again"
     assert "travel_mug: adapters/travel_mug" in (trained / "train.log").read_text()
 
 
