@@ -83,8 +83,10 @@ def _made(stage: str, key: str, given: dict[str, Any]) -> Made:
             {"items": [{"box": [4, 4, 12, 12], "score": 0.7, "other_boxes": []} for _ in given["photos"]], "by": by}
         )
     if stage == "segment":
-        facts = {"quality": 0.9, "scores": {"agreement": 0.9, "contrast": 0.8}, "flags": [], "area": 0.25}
-        items = [{**facts, "box": [4, 4, 12, 12], "rival": []} for _ in given["photos"]]
+        # as many numbers as the embedded segmenter gives: what a build would keep of them shows in its memory
+        scores = {f"measure_{number}": int(digest[number : number + 8], 16) / 2**32 for number in range(19)}
+        facts = {"quality": 0.9, "scores": scores, "flags": [], "area": 0.25, "box": [4, 4, 12, 12]}
+        items = [{**facts, "rival": [4, 12] * 100} for _ in given["photos"]]
         return Made({"items": items, "by": by}, {str(number): _mask() for number in range(len(items))})
     if stage == "describe":
         ids = [photo["id"] for photo in given["photos"]]

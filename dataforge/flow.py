@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from dataforge import __version__
 from dataforge.backends import backend_class, model_identity
@@ -56,6 +55,7 @@ ROLES = {
 }
 
 
+RecordT = TypeVar("RecordT", bound=Hashable)
 # what a prompt's template says when a model wrote it
 WRITTEN = "vlm"
 # a unit's wall time where a model may have to be loaded from a slow disk first
@@ -88,6 +88,7 @@ class Flow:
         self._said: dict[tuple[str, int], tuple[list[str], list[str]]] = {}
         self._digests: dict[int, str] = {}
         self._spoken: dict[tuple[str, int, str, str, str, int], Provenance] = {}
+        self._once: dict[Hashable, Any] = {}  # equal records are one: JSON gives each subject its own copy
 
     def run(self, *, rehash: bool = False) -> None:
         """All stages in order; afterwards every picture is kept, an alias, or has its fault."""
@@ -148,7 +149,9 @@ class Flow:
                 continue
             value = outcome.value
             # what stands in many places is one text: results come out of JSON with their own copy
-            picture.source_sha256, picture.notes = sys.intern(value["sha256"]), tuple(value["notes"])
+            source_sha256, image = value["sha256"], outcome.blobs["image"]
+            picture.source_sha256 = image.sha256 if image.sha256 == source_sha256 else source_sha256
+            picture.notes = tuple(value["notes"])
             name = sys.intern(sample_id(picture.owner, picture.role, picture.source_sha256))
             first = taken.setdefault(name, picture)
             if first is not picture and first.source_sha256 == picture.source_sha256:
@@ -157,7 +160,7 @@ class Flow:
             if first is not picture:
                 self._refuse(picture, Fault("E171", f"{_source(first).file.path} has the ID {name}"))
                 continue
-            picture.id, picture.image, picture.format = name, outcome.blobs["image"], sys.intern(value["format"])
+            picture.id, picture.image, picture.format = name, image, sys.intern(value["format"])
             picture.width, picture.height = value["width"], value["height"]
             picture.perceptual_hash = int(value["perceptual_hash"], 16)
             picture.provenance.append(self._provenance("ingest", ingest, ["dataforge", "", __version__]))
@@ -246,8 +249,8 @@ class Flow:
                 continue
             picture.box, picture.box_score = box, 1.0
             picture.provenance.append(self._provenance("ground", self._recipe.ingest, [source.box_by, "", __version__]))
-        for group, outcome in self._by_group("ground", section, asked, lambda photo: {}):
-            for picture, item in zip(group, outcome.value["items"], strict=True):
+        for group, key, outcome in self._by_group("ground", section, asked, lambda photo: {}):
+            for number, (picture, item) in enumerate(zip(group, outcome.value["items"], strict=True)):
                 if "fault" in item:
                     self._refuse(picture, Fault(*item["fault"]))
                     continue
@@ -255,8 +258,8 @@ class Flow:
                 picture.other_boxes = tuple(_box(box) for box in item["other_boxes"])
                 picture.provenance.append(self._provenance("ground", section, outcome.value["by"]))
                 if "segmentation" in item and section.kind == self._recipe.segment.kind:
-                    facts, mask = item["segmentation"], outcome.blobs[str(group.index(picture))]
-                    self._take_mask(picture, mask, facts, outcome.value["by"])
+                    picture.measured = ("ground", key, number)
+                    self._take_mask(picture, outcome.blobs[str(number)], item["segmentation"], outcome.value["by"])
 
     def _segment(self, pictures: Iterable[Picture]) -> None:
         section = self._recipe.segment
@@ -266,26 +269,25 @@ class Flow:
             return {"box": list(picture.the_box()), "score": picture.box_score, "other_boxes": others}
 
         asked = [picture for picture in pictures if picture.alive and picture.mask is None]
-        for group, outcome in self._by_group("segment", section, asked, grounding):
+        for group, key, outcome in self._by_group("segment", section, asked, grounding):
             for number, (picture, item) in enumerate(zip(group, outcome.value["items"], strict=True)):
                 if "fault" in item:
                     self._refuse(picture, Fault(*item["fault"]))
                     continue
+                picture.measured = ("segment", key, number)
                 self._take_mask(picture, outcome.blobs[str(number)], item, outcome.value["by"])
 
     def _take_mask(self, picture: Picture, mask: BlobRef, facts: dict[str, Any], by: list[str]) -> None:
         picture.mask, picture.mask_area = mask, facts["area"]
         picture.mask_quality = facts["quality"]
-        picture.scores = picture.scores | _interned(facts["scores"])
-        picture.doubts = tuple(facts["flags"])
-        picture.rival_outline = array("i", facts["rival"])
+        picture.doubts = tuple(map(sys.intern, facts["flags"]))
         if picture.box_score < 1.0:
             picture.box = _box(facts["box"])
         picture.provenance.append(self._provenance("segment", self._recipe.segment, by))
 
     def _by_group(
         self, stage: str, section: Section, pictures: Sequence[Picture], extra: Callable[[Picture], dict[str, Any]]
-    ) -> Iterable[tuple[list[Picture], Outcome]]:
+    ) -> Iterable[tuple[list[Picture], str, Outcome]]:
         """Run a stage over pictures, one task each or one task per owner, as its backend's `scope` wants.
 
         A task that failed as a whole ends the way of all its pictures and is not passed on.
@@ -318,7 +320,7 @@ class Flow:
         for group, key in zip(groups, keys, strict=True):
             outcome = outcomes[key]
             if outcome.fault is None:
-                yield group, outcome
+                yield group, key, outcome
                 continue
             for picture in group:
                 picture.fault = outcome.fault
@@ -371,7 +373,7 @@ class Flow:
                     photo.flags.append("not-described")
             else:
                 by, captions = outcome.value["by"], outcome.value["captions"]
-                words = [_interned_word(word) for word in outcome.value["words"]]
+                words = [self._word(word) for word in outcome.value["words"]]
             subject.words = corrected_words(words, subject.source.overrides, [photo.id for photo in subject.kept()])
             attributes = [
                 Attribute(category=w.category, word=w.word, score=w.score, origin=w.origin) for w in subject.words
@@ -410,13 +412,11 @@ class Flow:
             batch=64,
             resources=Resources(),
         )
-        known: dict[str, tuple[RegularPrompt, ...]] = {}  # subjects of one class with the same words share theirs
         for subject, key in zip(self.subjects, keys, strict=True):
-            if key not in known:
-                outcome = outcomes[key]
-                prompts = [] if outcome.fault else outcome.value["prompts"]
-                known[key] = tuple(decode(RegularPrompt, prompt, where="compose") for prompt in prompts)
-            subject.prompts = known[key]
+            outcome = outcomes[key]
+            found = [] if outcome.fault else outcome.value["prompts"]
+            prompts = [decode(RegularPrompt, prompt, where="compose") for prompt in found]
+            subject.prompts = tuple(map(self._shared, prompts))
         if section.kind == "vlm":
             self._write_prompts()
 
@@ -497,7 +497,7 @@ class Flow:
         picture.image, picture.format = outcome.blobs["image"], sys.intern(value["format"])
         picture.width, picture.height = value["width"], value["height"]
         picture.parents = (*map(sys.intern, value["parents"]), *picture.parents)
-        picture.scores = _interned(value["scores"])
+        picture.scores = {sys.intern(name): score for name, score in value["scores"].items()}
         picture.perceptual_hash = int(value["perceptual_hash"], 16)
         picture.provenance.append(self._provenance("generate", self._recipe.generate.generator, value["by"], seed))
         if "mask" in outcome.blobs:  # as good as the mask it was cut out with
@@ -560,6 +560,17 @@ class Flow:
     def _digest(self, section: Section) -> str:
         return self._digests.get(id(section)) or self._digests.setdefault(id(section), section.digest)
 
+    def _word(self, value: dict[str, Any]) -> SubjectAttribute:
+        """A word of a dictionary; a candidate, which no photograph supports, is one record for all subjects."""
+        texts = {name: sys.intern(value[name]) for name in ("category", "word", "origin")}
+        ids = [sys.intern(name) for name in value["sample_ids"]]
+        word = decode(SubjectAttribute, {**value, **texts, "sample_ids": ids}, where="describe")
+        return word if ids else self._shared(word)
+
+    def _shared(self, record: RecordT) -> RecordT:
+        known: RecordT = self._once.setdefault(record, record)
+        return known
+
     def _provenance(self, stage: str, section: Section, by: Sequence[str], seed: int = 0) -> Provenance:
         """What spoke, one record however many pictures share it."""
         backend, model, version = map(sys.intern, by)
@@ -599,21 +610,6 @@ def _decoding(limits: Limits) -> Resources:
 def _source(picture: Picture) -> PhotographSource | SceneSource:
     assert picture.source is not None
     return picture.source
-
-
-def _interned_word(value: dict[str, Any]) -> SubjectAttribute:
-    word = decode(SubjectAttribute, value, where="describe")
-    return replace(
-        word,
-        category=sys.intern(word.category),
-        word=sys.intern(word.word),
-        sample_ids=tuple(map(sys.intern, word.sample_ids)),
-    )
-
-
-def _interned(scores: dict[str, float]) -> dict[str, float]:
-    """The same with names that all pictures share: they come out of JSON anew for each."""
-    return {sys.intern(name): value for name, value in scores.items()}
 
 
 def _photo(picture: Picture) -> dict[str, Any]:

@@ -74,6 +74,8 @@ def _unpacked(
         if mask is not None
         else MemberRef(shard="", offset=0, length=len(made), format="png", sha256=sha256_hex(made))
     )
+    measured = _measured(picture, store)
+    scores = measured.get("scores", {}) | picture.scores
     sample = Sample(
         id=picture.id,
         subject=picture.owner,
@@ -92,7 +94,7 @@ def _unpacked(
         prompt=picture.prompt,
         own_pixels=picture.own_pixels,
         attributes=picture.attributes,
-        scores=tuple(Score(name=name, value=value) for name, value in sorted(picture.scores.items())),
+        scores=tuple(Score(name=name, value=value) for name, value in sorted(scores.items())),
         image=MemberRef(shard="", offset=0, length=image.length, format=picture.format, sha256=image.sha256),
         mask=mask_ref,
         source_uri=uri,
@@ -100,9 +102,20 @@ def _unpacked(
         licence=subject.source.licence if subject is not None else "",
         parents=picture.parents,
         provenance=tuple(picture.provenance),
-        rival_outline=tuple(picture.rival_outline),
+        rival_outline=tuple(measured.get("rival", ())),
     )
     return UnpackedSample(sample, lambda: store.read(image), lambda: made if mask is None else store.read(mask))
+
+
+def _measured(picture: Picture, store: Store) -> dict[str, Any]:
+    """What the segmenter measured of a mask of its own; nothing for other masks."""
+    if picture.measured is None:
+        return {}
+    stage, key, number = picture.measured
+    outcome = store.outcome(stage, key)
+    assert outcome is not None, f"{stage} of {picture.id}"
+    item: dict[str, Any] = outcome.value["items"][number]
+    return dict(item.get("segmentation", item))
 
 
 def _subject_row(subject: WorkingSubject, recipe: Recipe, scene_ids: dict[str, list[str]], kept: set[str]) -> Subject:

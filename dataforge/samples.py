@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dataforge.ingest.sources import PhotographSource, SceneSource, SubjectSource
@@ -40,8 +39,10 @@ class Picture:
     mask_quality: float = 0.0
     flags: list[str] = field(default_factory=list)
     doubts: tuple[str, ...] = ()  # the segmenter's reasons; flags once the gate finds the quality low
-    scores: dict[str, float] = field(default_factory=dict)
-    rival_outline: Sequence[int] = ()  # an array: hundreds of numbers, for each of many photographs
+    # of the answer that holds its scores and rival outline: stage, key and place among the answer's items. These are
+    # hundreds of numbers for each of many photographs, and no stage asks for them: packing reads them
+    measured: tuple[str, str, int] | None = None
+    scores: dict[str, float] = field(default_factory=dict)  # of the stages after that
     caption: str = ""
     prompt: str = ""
     attributes: tuple[Attribute, ...] = ()

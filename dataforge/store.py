@@ -115,10 +115,9 @@ def _read_part(work: Path, relative: str) -> tuple[str, int, list[list[str]]] | 
 
 
 def _blobs(row: dict[str, Any], part: str, start: int) -> Iterator[tuple[str, BlobRef]]:
-    # a part's path is one text, however many results refer to it; so is the sha256 of bytes in two places
-    part = sys.intern(part)
+    part = sys.intern(part)  # one text, however many results refer to it
     for name, (offset, length, sha256) in row["blobs"].items():
-        yield name, BlobRef(part, start + offset, length, sys.intern(sha256))
+        yield name, BlobRef(part, start + offset, length, sha256)
 
 
 def read_blob(work: Path, ref: BlobRef) -> bytes:
