@@ -73,15 +73,14 @@ def _picture(key: str) -> bytes:
 
 
 def _made(stage: str, key: str, given: dict[str, Any]) -> Made:
-    digest = hashlib.sha256(key.encode()).hexdigest()
     by = ["none", "", "1"]
+    if stage == "ground":
+        items = [{"box": [4, 4, 12, 12], "score": 0.7, "other_boxes": []} for _ in given["photos"]]
+        return Made({"items": items, "by": by})
+    digest = hashlib.sha256(key.encode()).hexdigest()
     if stage == "ingest":
         facts = {"sha256": digest, "format": "png", "width": SIDE, "height": SIDE, "notes": []}
         return Made({**facts, "perceptual_hash": digest[:16]}, {"image": _picture(key)})
-    if stage == "ground":
-        return Made(
-            {"items": [{"box": [4, 4, 12, 12], "score": 0.7, "other_boxes": []} for _ in given["photos"]], "by": by}
-        )
     if stage == "segment":
         # as many numbers as the embedded segmenter gives: what a build would keep of them shows in its memory
         scores = {f"measure_{number}": int(digest[number : number + 8], 16) / 2**32 for number in range(19)}

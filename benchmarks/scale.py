@@ -186,8 +186,9 @@ def _run_noop(records: int, folder: str) -> None:
     store = Store(Path(folder))
     runner = Runner(NoopExecutor(), store, folder, lambda *_: None)
     tasks = (Task(f"{number:064x}", {"photos": [{"id": f"thing/src-{number:012x}"}]}) for number in range(records))
-    outcomes = runner.run("ground", {}, tasks, total=records, batch=64, resources=Resources())
-    scores = [outcomes[f"{number:064x}"].value["items"][0]["score"] for number in range(records)]
+    outcomes = runner.run("ground", {}, tasks, total=records, batch=256, resources=Resources())
+    found = outcomes.of(f"{number:064x}" for number in range(records))
+    scores = [outcome.value["items"][0]["score"] for outcome in found]
     store.close()
     assert len(scores) == records
 

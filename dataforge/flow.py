@@ -142,8 +142,7 @@ class Flow:
         )
         taken: dict[str, Picture] = {}
         owners: dict[str, str] = {}
-        for picture, key in zip(found, keys, strict=True):
-            outcome = outcomes[key]
+        for picture, outcome in zip(found, outcomes.of(keys), strict=True):
             if outcome.fault:
                 picture.fault = outcome.fault
                 continue
@@ -198,8 +197,7 @@ class Flow:
             resources=resources,
             fresh=rehash,
         )
-        for picture, source, task in masked:
-            outcome = outcomes[task.key]
+        for (picture, source, _), outcome in zip(masked, outcomes.of(task.key for task in tasks), strict=True):
             if outcome.fault:
                 assert source.mask is not None
                 self.mask_faults[source.mask.path] = outcome.fault
@@ -317,8 +315,7 @@ class Flow:
             batch=1 if whole else _batch(section, 8),
             resources=_resources(section),
         )
-        for group, key in zip(groups, keys, strict=True):
-            outcome = outcomes[key]
+        for group, key, outcome in zip(groups, keys, outcomes.of(keys), strict=True):
             if outcome.fault is None:
                 yield group, key, outcome
                 continue
@@ -364,8 +361,7 @@ class Flow:
             batch=_batch(section, 1),
             resources=_resources(section),
         )
-        for subject, key in zip(asked, keys, strict=True):
-            outcome = outcomes[key]
+        for subject, outcome in zip(asked, outcomes.of(keys), strict=True):
             words: list[SubjectAttribute] = []
             by, captions = ["none", "", __version__], {}
             if outcome.fault:  # the photographs are still good: they go on without words, flagged
@@ -409,11 +405,10 @@ class Flow:
             section.model_dump(mode="json"),
             tasks(),
             total=len(self.subjects),
-            batch=64,
+            batch=256,
             resources=Resources(),
         )
-        for subject, key in zip(self.subjects, keys, strict=True):
-            outcome = outcomes[key]
+        for subject, outcome in zip(self.subjects, outcomes.of(keys), strict=True):
             found = [] if outcome.fault else outcome.value["prompts"]
             prompts = [decode(RegularPrompt, prompt, where="compose") for prompt in found]
             subject.prompts = tuple(map(self._shared, prompts))
@@ -453,14 +448,15 @@ class Flow:
             orders = own_pixel_orders(self.subjects, self.scenes, section)
         else:
             orders = class_orders(self.subjects, section)
-        ordered: list[tuple[str, int]] = []  # key and seed of each
+        keys: list[str] = []
+        seeds: list[int] = []
 
         def tasks() -> Iterator[Task]:
             for order in orders:
-                key = self._key("generate", section.generator, order.depends)
-                ordered.append((key, order.seed))
-                self.regular.append(self._ordered(order, key))
-                yield Task(key, order.task_input)
+                keys.append(self._key("generate", section.generator, order.depends))
+                seeds.append(order.seed)
+                self.regular.append(self._ordered(order, keys[-1]))
+                yield Task(keys[-1], order.task_input)
 
         outcomes = self._runner.run(
             "generate",
@@ -470,8 +466,8 @@ class Flow:
             batch=_batch(section.generator, 4),
             resources=_resources(section.generator),
         )
-        for picture, (key, seed) in zip(self.regular, ordered, strict=True):
-            self._take_made(picture, outcomes[key], seed)
+        for picture, outcome, seed in zip(self.regular, outcomes.of(keys), seeds, strict=True):
+            self._take_made(picture, outcome, seed)
 
     def _ordered(self, order: Order, key: str) -> Picture:
         """The picture that an order will become."""

@@ -48,17 +48,23 @@ class StageCounts:
 
 
 class Outcomes:
-    """The outcomes of a stage by task key, read from the store one at a time: memory holds none of them."""
+    """The outcomes of a stage by task key, read from the store when asked for: memory holds few of them."""
 
     def __init__(self, store: Store, stage: str) -> None:
         self._store = store
         self._stage = stage
 
     def __getitem__(self, key: str) -> Outcome:
-        outcome = self._store.outcome(self._stage, key)
-        if outcome is None:
-            raise KeyError(key)
-        return outcome
+        return next(self.of([key]))
+
+    def of(self, keys: Iterable[str]) -> Iterator[Outcome]:
+        """The outcomes of keys in their order, several times as fast as one by one."""
+        keys = list(keys)
+        for key, outcome in zip(keys, self._store.outcomes(self._stage, keys), strict=True):
+            yield outcome or self._missing(key)
+
+    def _missing(self, key: str) -> Outcome:
+        raise KeyError(key)
 
 
 @dataclass(slots=True)
@@ -145,28 +151,29 @@ class Runner:
 
     def _settle(self, stage: str, result: UnitResult, state: _Run, counts: StageCounts) -> list[Task]:
         """Make a unit's results known; returns what has to be tried again, each by itself."""
-        tasks = [Task(task["key"], task["input"]) for task in result.unit["tasks"]]
+        keys = [task["key"] for task in result.unit["tasks"]]
         self.notes.update(dict.fromkeys(result.notes))
         part = result.part
-        if part is None and len(tasks) > 1:
-            return tasks
         if part is None:
-            (task,) = tasks
-            state.deaths[task.key] = state.deaths.get(task.key, 0) + result.alone
-            if not result.alone or (state.deaths[task.key] < MAX_DEATHS and result.died != "deadline"):
+            tasks = [Task(task["key"], task["input"]) for task in result.unit["tasks"]]
+            if len(tasks) > 1:
+                return tasks
+            (key,) = keys
+            state.deaths[key] = state.deaths.get(key, 0) + result.alone
+            if not result.alone or (state.deaths[key] < MAX_DEATHS and result.died != "deadline"):
                 return tasks
             fault = Fault("E197" if result.died == "deadline" else "E198", f"{stage}: {result.died}")
-            part = write_part(self.store.work, stage, self.store.next_serial(), [(task.key, fault)])
+            part = write_part(self.store.work, stage, self.store.next_serial(), [(key, fault)])
         codes = self.store.register(part)
-        for task in tasks:
-            code = codes.get(task.key)
+        for key in keys:
+            code = codes.get(key)
             if code is None:
-                raise AssertionError(f"{stage}: task {task.key} left no result in {part}")
-            if task.key not in state.deaths or state.succeeded == 0:
+                raise AssertionError(f"{stage}: task {key} left no result in {part}")
+            if key not in state.deaths or state.succeeded == 0:
                 # killers are tried last and so come in a row; they count only while nothing else succeeds
-                self._watch(stage, task.key, code)
+                self._watch(stage, key, code)
             self._take(code, state)
-        counts.computed += len(tasks)
+        counts.computed += len(keys)
         self.on_progress(stage, state.came_out, state.total)
         return []
 

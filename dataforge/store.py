@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +30,9 @@ CACHE_VERSION = 3
 SERIALS = 10_000
 # ASCII: a name that is no UTF-8 has no other text, and a row no tab or line end of its own
 _row = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_text = json.JSONDecoder()
+# results read from the cache at a time
+ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ def write_part(work: Path, stage: str, serial: int, rows: list[tuple[str, Made |
         file.writelines(blobs)
 
     relative = f"parts/{stage}/{serial:010d}-{digest_of([key for key, _ in rows])[:32]}.part"
-    write_atomic(work / relative, write)
+    # a part whose name is lost with the power is made again: its bytes have to be whole, the name need not last
+    write_atomic(work / relative, write, lasting=False)
     return relative
 
 
@@ -118,6 +123,13 @@ def _blobs(row: dict[str, Any], part: str, start: int) -> Iterator[tuple[str, Bl
     part = sys.intern(part)  # one text, however many results refer to it
     for name, (offset, length, sha256) in row["blobs"].items():
         yield name, BlobRef(part, start + offset, length, sha256)
+
+
+def _outcome(code: str, text: str, part: str, start: int) -> Outcome:
+    row, _ = _text.raw_decode(text)
+    if code:
+        return Outcome({}, {}, Fault(code, row["fault"]))
+    return Outcome(row["value"], dict(_blobs(row, part, start)))
 
 
 def read_blob(work: Path, ref: BlobRef) -> bytes:
@@ -234,16 +246,20 @@ class Store:
 
     def outcome(self, stage: str, key: str) -> Outcome | None:
         """The stored result of a key, or None."""
-        row = self._connection.execute(
-            "SELECT code, row, part, start FROM result WHERE stage = ? AND key = ?", (stage, key)
-        ).fetchone()
-        if row is None:
-            return None
-        code, text, part, start = row
-        value = json.loads(text)
-        if code:
-            return Outcome({}, {}, Fault(code, value["fault"]))
-        return Outcome(value["value"], dict(_blobs(value, part, start)))
+        return next(self.outcomes(stage, [key]))
+
+    def outcomes(self, stage: str, keys: Iterable[str]) -> Iterator[Outcome | None]:
+        """The stored results of keys in their order, None where there is none; a few are in memory at a time."""
+        left = iter(keys)
+        while block := list(islice(left, ROWS)):
+            found = self._connection.execute(
+                "SELECT key, code, row, part, start FROM result"
+                " WHERE stage = ? AND key IN (SELECT value FROM json_each(?))",
+                (stage, json.dumps(block)),
+            )
+            rows = {key: row for key, *row in found}
+            for key in block:
+                yield _outcome(*rows[key]) if key in rows else None
 
     def forget(self, stage: str, keys: Iterable[str]) -> None:
         """Drop results and the parts that hold them, so that they are computed again; neighbours in a part go too."""

@@ -98,10 +98,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
+def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None], *, lasting: bool = True) -> None:
     """Write a file so that it is either absent (or the old one) or whole: temporary, fsync, rename, fsync folder.
 
-    `content` is the bytes, or a function that writes them to an open file. Parent folders are made.
+    `content` is the bytes, or a function that writes them to an open file. Parent folders are made. Without `lasting`
+    the folder is not synced: after a loss of power the file may be absent, or the old one, and still never half.
     Raises `EnvironmentFault` E510 when the disk is full; nothing is left behind then.
     """
     with environment_faults(path):
@@ -120,7 +121,8 @@ def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> No
             crashpoint(f"synced {path.name}")
             temporary.replace(path)
             crashpoint(f"renamed {path.name}")
-            sync_folder(path.parent)
+            if lasting:
+                sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -17,7 +17,7 @@ __all__ = ["Blobs", "photo_input", "spoke"]
 # a subject's photographs come back for each regular picture made from them, and those of the next unit are decoded
 # while a model works on this one: a few are always kept, more while they are small
 CACHED_IMAGES = 4
-CACHED_BYTES = 64 << 20
+CACHED_BYTES = 32 << 20
 
 
 def photo_input(*, sample_id: str, subject: str, class_noun: str, image: BlobRef, image_format: str) -> dict[str, Any]:

@@ -160,6 +160,22 @@ def test_every_task_comes_out_once_whatever_the_batches(tmp_path):
     store.close()
 
 
+def test_outcomes_come_in_the_order_asked_for_however_many_are_read_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("dataforge.store.ROWS", 8)
+    store = Store(tmp_path / "work")
+    runner = Runner(InlineExecutor(), store, str(tmp_path), lambda *_: None)
+    tasks = [Task(f"key{n}", {"class_noun": f"noun{n}", "words": [], "showable": None}) for n in range(20)]
+    settings = Recipe().compose.model_dump(mode="json")
+    outcomes = runner.run("compose", settings, tasks, total=20, batch=3, resources=Resources())
+    asked = [*range(19, -1, -1), 3, 3]
+    prompts = [outcome.value["prompts"][0]["prompt"] for outcome in outcomes.of(f"key{n}" for n in asked)]
+    assert prompts == [f"a photo of a noun{n}" for n in asked]
+    assert next(outcomes.of(["key4"])) == outcomes["key4"]
+    with pytest.raises(KeyError, match="never"):
+        list(outcomes.of(["key1", "never run"]))
+    store.close()
+
+
 def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
     executor = LocalExecutor(2)
     build(photographs, tmp_path / "corpus", fake, executor=executor)

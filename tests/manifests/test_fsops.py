@@ -49,6 +49,15 @@ def test_file_is_written_whole_with_its_folders(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
+def test_a_name_is_synced_but_where_it_need_not_last(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("manifests.fsops.sync_folder", synced.append)
+    write_atomic(tmp_path / "a" / "file", b"bytes")
+    write_atomic(tmp_path / "b" / "file", b"bytes", lasting=False)
+    assert synced == [tmp_path / "a"]
+    assert (tmp_path / "b" / "file").read_bytes() == b"bytes"
+
+
 @pytest.mark.parametrize("write", [fail_in_the_middle, interrupted_in_the_middle])
 def test_failure_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, write):
     path = tmp_path / "file"
