@@ -249,6 +249,7 @@ def compute(
     flow = Flow(inputs, recipe, runner)
     flow.run(rehash=rehash)
     on_computed()
+    runner.store.make_last()
     commit_corpus(root, corpus_content(inputs, flow, recipe, runner.store))
     return any(picture.fault and picture.fault.code in MOMENTARY for picture in flow.pictures)
 

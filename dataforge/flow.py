@@ -437,7 +437,7 @@ class Flow:
             for prompt in subject.prompts:
                 outcome = outcomes[tasks[noun, prompt.prompt].key]
                 if outcome.fault is None:
-                    prompt = replace(prompt, prompt=outcome.value["prompt"], template=WRITTEN)
+                    prompt = self._shared(replace(prompt, prompt=outcome.value["prompt"], template=WRITTEN))
                 prompts.append(prompt)
             subject.prompts = tuple(prompts)
 

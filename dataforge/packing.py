@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +15,7 @@ from dataforge.flow import Flow
 from dataforge.ingest.sources import Inputs, PhotographSource
 from dataforge.samples import Picture, WorkingSubject
 from dataforge.stages.compose import instance_prompt
-from dataforge.store import BlobRef, Store
+from dataforge.store import BlobRef, Outcome, Store
 from manifests.errors import Fault
 from manifests.ids import sha256_hex
 from manifests.records import LedgerRow, MemberRef, Sample, Score, Subject
@@ -37,9 +39,13 @@ def corpus_content(inputs: Inputs, flow: Flow, recipe: Recipe, store: Store) -> 
             scene_ids.setdefault(picture.class_noun, []).append(picture.id)
     first_paths = {photo.id: photo for photo in flow.photographs if photo.alive}
 
+    # one answer may be of all photographs of a subject, and those come one after another
+    answer = lru_cache(maxsize=1)(store.outcome)
+
     def samples() -> Iterator[UnpackedSample]:
         for picture in kept:
-            yield _unpacked(picture, subjects.get(picture.owner), first_paths, store)
+            measured = _measured(picture, answer)
+            yield _unpacked(picture, measured, subjects.get(picture.owner), first_paths, store)
 
     kept_ids = {picture.id for picture in kept}
     rows = [_subject_row(subject, recipe, scene_ids, kept_ids) for subject in flow.subjects]
@@ -59,7 +65,11 @@ def corpus_content(inputs: Inputs, flow: Flow, recipe: Recipe, store: Store) -> 
 
 
 def _unpacked(
-    picture: Picture, subject: WorkingSubject | None, photographs: dict[str, Picture], store: Store
+    picture: Picture,
+    measured: dict[str, Any],
+    subject: WorkingSubject | None,
+    photographs: dict[str, Picture],
+    store: Store,
 ) -> UnpackedSample:
     image = picture.image_ref()
     mask: BlobRef | None = picture.mask
@@ -74,7 +84,6 @@ def _unpacked(
         if mask is not None
         else MemberRef(shard="", offset=0, length=len(made), format="png", sha256=sha256_hex(made))
     )
-    measured = _measured(picture, store)
     scores = measured.get("scores", {}) | picture.scores
     sample = Sample(
         id=picture.id,
@@ -94,7 +103,7 @@ def _unpacked(
         prompt=picture.prompt,
         own_pixels=picture.own_pixels,
         attributes=picture.attributes,
-        scores=tuple(Score(name=name, value=value) for name, value in sorted(scores.items())),
+        scores=tuple(Score(name=sys.intern(name), value=value) for name, value in sorted(scores.items())),
         image=MemberRef(shard="", offset=0, length=image.length, format=picture.format, sha256=image.sha256),
         mask=mask_ref,
         source_uri=uri,
@@ -107,12 +116,12 @@ def _unpacked(
     return UnpackedSample(sample, lambda: store.read(image), lambda: made if mask is None else store.read(mask))
 
 
-def _measured(picture: Picture, store: Store) -> dict[str, Any]:
+def _measured(picture: Picture, answer: Callable[[str, str], Outcome | None]) -> dict[str, Any]:
     """What the segmenter measured of a mask of its own; nothing for other masks."""
     if picture.measured is None:
         return {}
     stage, key, number = picture.measured
-    outcome = store.outcome(stage, key)
+    outcome = answer(stage, key)
     assert outcome is not None, f"{stage} of {picture.id}"
     item: dict[str, Any] = outcome.value["items"][number]
     return dict(item.get("segmentation", item))

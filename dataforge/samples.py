@@ -42,7 +42,7 @@ class Picture:
     # of the answer that holds its scores and rival outline: stage, key and place among the answer's items. These are
     # hundreds of numbers for each of many photographs, and no stage asks for them: packing reads them
     measured: tuple[str, str, int] | None = None
-    scores: dict[str, float] = field(default_factory=dict)  # of the stages after that
+    scores: dict[str, float] = field(default_factory=dict)  # of other stages; they win where names are equal
     caption: str = ""
     prompt: str = ""
     attributes: tuple[Attribute, ...] = ()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from manifests.errors import EnvironmentFault, Fault, IntegrityError
-from manifests.fsops import crashpoint, write_atomic
+from manifests.fsops import crashpoint, sync_folder, write_atomic
 from manifests.ids import canonical_json, digest_of, sha256_hex
 
 __all__ = ["BlobRef", "Made", "Outcome", "Store", "read_blob", "write_part"]
@@ -94,7 +94,7 @@ def write_part(work: Path, stage: str, serial: int, rows: list[tuple[str, Made |
         file.writelines(blobs)
 
     relative = f"parts/{stage}/{serial:010d}-{digest_of([key for key, _ in rows])[:32]}.part"
-    # a part whose name is lost with the power is made again: its bytes have to be whole, the name need not last
+    # the bytes have to be whole; a name that is lost with the power before `Store.make_last` is computed again
     write_atomic(work / relative, write, lasting=False)
     return relative
 
@@ -193,8 +193,9 @@ class Store:
         found = {path.relative_to(self.work).as_posix() for path in (self.work / "parts").glob("*/*.part")}
         known = {row[0] for row in self._connection.execute("SELECT path FROM part")}
         for path in known - found:
-            self._connection.execute("DELETE FROM result WHERE part = ?", (path,))
             self._connection.execute("DELETE FROM part WHERE path = ?", (path,))
+        # also rows that outlived a loss of power without the name of their part
+        self._connection.execute("DELETE FROM result WHERE part NOT IN (SELECT path FROM part)")
         by_serial = sorted(found, key=lambda path: path.rpartition("/")[2])
         last = int(by_serial[-1].rpartition("/")[2].partition("-")[0]) if by_serial else 0
         self._serial = self._reserved = max(last, int(self.note("serial") or 0))
@@ -283,6 +284,11 @@ class Store:
         found = self._connection.execute("SELECT row, part, start FROM result WHERE code = '' ORDER BY stage, key")
         for text, part, start in found:
             yield from (ref for _, ref in _blobs(json.loads(text), part, start))
+
+    def make_last(self) -> None:
+        """Make the parts outlive a loss of power: before a corpus that is packed from them does."""
+        for folder in sorted((self.work / "parts").glob("*")):
+            sync_folder(folder)
 
     def note(self, name: str) -> str | None:
         """A small text kept from the last build."""

@@ -45,6 +45,14 @@ def draw_photograph(path: Path, *, colour: tuple[int, int, int], seed: int, size
     image.save(path, quality=90)
 
 
+def draw_mask(path: Path, size: int = 128) -> None:
+    """A 1-bit mask of a rectangle of 60x60 pixels."""
+    mask = np.zeros((size, size), bool)
+    mask[30:90, 40:100] = True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
 def draw_subjects(folder: Path, *, subjects: int = 4, photographs: int = 5, size: int = 128) -> Path:
     """A folder of folders: `subjects` things with `photographs` pictures each."""
     for number, (name, colour) in zip(range(subjects), (list(COLOURS.items()) * 20), strict=False):

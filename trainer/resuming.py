@@ -48,7 +48,7 @@ def restore(fit: Fit, found: Checkpoint) -> None:
     if before != now:
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         told = ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in changed)
-        raise UsageError(f"{fit.folder.name} was begun otherwise: {told}.", code="E614")
+        raise UsageError(f"{fit.folder.name} was begun otherwise: {told}; use another output.", code="E614")
     limit = fit.recipe.settings.max_train_steps
     if found.step > limit:
         raise UsageError(

@@ -61,10 +61,13 @@ class Blobs:
         return image
 
     def prefetch(self, inputs: Sequence[dict[str, Any]]) -> None:
-        """Decode the photographs that inputs name, in order."""
-        for value in inputs:
-            for photo in value.get("photos", ()):
-                self.image(photo["image"], photo["format"])
+        """Decode the photographs that inputs name, in order, while none of them pushes out the first."""
+        sizes: list[int] = []
+        for photo in (photo for value in inputs for photo in value.get("photos", ())):
+            # the next one is taken to be as large as the last
+            if len(sizes) >= CACHED_IMAGES and sum(sizes) + sizes[-1] > CACHED_BYTES:
+                return
+            sizes.append(self.image(photo["image"], photo["format"]).nbytes)
 
     def mask(self, place: list[Any]) -> MaskArray:
         """bool HxW."""

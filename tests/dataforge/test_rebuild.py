@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 import yaml
 
 import manifests
-from dataforge import build
+from dataforge import build, building
 from dataforge.config import Recipe
 from tests.conftest import draw_photograph, tree_digest
 from tests.dataforge.conftest import QUICK
@@ -150,6 +152,42 @@ def test_deleted_work_folder_and_damaged_cache_are_made_again(photographs, tmp_p
     assert again.digest == first.digest
     shutil.rmtree(output / ".work")
     assert build(photographs, output, quick, workers=0).digest == first.digest
+
+
+@pytest.mark.parametrize("cache", ["knows", "forgot the part", "is gone"])
+def test_parts_that_a_loss_of_power_took_are_computed_again(photographs, tmp_path, quick, cache):
+    """Names of parts are not synced one by one, and the cache, which is not synced at all, may be of any moment."""
+    output = tmp_path / "corpus"
+    first = build(photographs, output, quick, workers=0)
+    lost = [next(folder.glob("*.part")) for folder in (output / ".work" / "parts").iterdir()]
+    with contextlib.closing(sqlite3.connect(output / ".work" / "store.sqlite", isolation_level=None)) as connection:
+        connection.execute("DELETE FROM note WHERE name = 'done'")
+        tasks = {}
+        for part in lost:
+            part.unlink()
+            path = part.relative_to(output / ".work").as_posix()
+            stage = part.parent.name
+            count = connection.execute("SELECT count(*) FROM result WHERE part = ?", (path,)).fetchone()
+            tasks[stage] = tasks.get(stage, 0) + count[0]
+            if cache == "forgot the part":
+                connection.execute("DELETE FROM part WHERE path = ?", (path,))
+    if cache == "is gone":
+        (output / ".work" / "store.sqlite").unlink()
+    again = build(photographs, output, quick, workers=0)
+    assert computed(again) == tasks
+    assert {"ingest", "segment", "generate"} <= tasks.keys()
+    assert again.digest == first.digest
+
+
+def test_parts_last_before_a_corpus_is_packed_from_them(photographs, tmp_path, quick, monkeypatch):
+    order: list[str] = []
+    commit = building.commit_corpus
+    monkeypatch.setattr("dataforge.store.sync_folder", lambda folder: order.append(folder.name))
+    monkeypatch.setattr(building, "commit_corpus", lambda *given: (order.append("commit"), commit(*given))[1])
+    build(photographs, tmp_path / "corpus", quick, workers=0)
+    parts = sorted(folder.name for folder in (tmp_path / "corpus" / ".work" / "parts").iterdir())
+    assert order == [*parts, "commit"]
+    assert "generate" in parts
 
 
 def test_a_damaged_stage_result_is_never_packed(photographs, tmp_path, quick):

@@ -22,16 +22,9 @@ from dataforge.ingest.sources import read_inputs
 from dataforge.stages.ingest import IngestPhotographs
 from manifests.errors import EnvironmentFault, Fault, IntegrityError, UsageError
 from manifests.removal import remove
-from tests.conftest import draw_photograph, draw_subjects, tree_digest
+from tests.conftest import draw_mask, draw_photograph, draw_subjects, tree_digest
 from tests.dataforge.conftest import FAKE, QUICK
 from tests.dataforge.test_workers import DeadlyExecutor
-
-
-def draw_mask(path, size=128):
-    mask = np.zeros((size, size), bool)
-    mask[30:90, 40:100] = True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(path)
 
 
 def rows_of(output) -> dict[str, tuple[str, str]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 import manifests
 from dataforge import build
@@ -13,15 +11,8 @@ from dataforge.config import Recipe
 from dataforge.ingest.scan import match_glob
 from dataforge.ingest.sources import noun_from_name, read_inputs
 from manifests.errors import NotFoundError, UsageError
-from tests.conftest import draw_photograph, draw_subjects
+from tests.conftest import draw_mask, draw_photograph, draw_subjects
 from tests.dataforge.conftest import QUICK
-
-
-def draw_mask(path, size=128):
-    mask = np.zeros((size, size), bool)
-    mask[30:90, 40:100] = True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(path)
 
 
 @pytest.mark.parametrize(

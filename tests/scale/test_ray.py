@@ -149,6 +149,24 @@ def test_a_node_removed_in_mid_build_costs_nothing(photographs, tmp_path, cluste
 
 
 @pytest.mark.slow
+def test_a_node_that_joins_in_mid_build_is_given_work(photographs, tmp_path, cluster):
+    recipe = Recipe.model_validate(FAKE | {"ground": {"kind": "fake", "delay_s": 1.5, "batch_size": 1}})
+    build(photographs, tmp_path / "local", recipe, workers=2)
+    workers: list[int] = []
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "ground" and done:
+            if not workers:
+                cluster.add_node(num_cpus=1)
+            workers.append(len(hands()))
+
+    build(photographs, tmp_path / "ray", recipe, executor=f"ray:{cluster.address}", on_progress=watch)
+    assert workers[0] == 1
+    assert max(workers) == 2
+    assert tree_digest(tmp_path / "ray") == tree_digest(tmp_path / "local")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "actor"])
 def test_workers_and_actors_killed_on_ray_cost_nothing(photographs, tmp_path, cluster, victim):
     """Actors more often than one unit may lose them: it is tried alone then, and nothing is quarantined."""
