@@ -162,11 +162,11 @@ class Flow:
             picture.id, picture.image, picture.format = name, image, sys.intern(value["format"])
             picture.width, picture.height = value["width"], value["height"]
             picture.perceptual_hash = int(value["perceptual_hash"], 16)
-            picture.provenance.append(self._provenance("ingest", ingest, ["dataforge", "", __version__]))
+            picture.provenance += (self._provenance("ingest", ingest, ["dataforge", "", __version__]),)
             if picture.role == "src":
                 other = owners.setdefault(picture.source_sha256, picture.owner)
                 if other != picture.owner:
-                    picture.flags.append("in-two-subjects")
+                    picture.flags += ("in-two-subjects",)
                     picture.notes += (f"E170 {CODES['E170'].slug}: also in {other}",)
 
     def _ingest_masks(self, *, rehash: bool) -> None:
@@ -201,12 +201,12 @@ class Flow:
             if outcome.fault:
                 assert source.mask is not None
                 self.mask_faults[source.mask.path] = outcome.fault
-                picture.flags.append("given-mask-refused")
+                picture.flags += ("given-mask-refused",)
                 continue
             picture.mask, picture.mask_quality = outcome.blobs["mask"], 1.0
             picture.mask_area, picture.box = outcome.value["area"], _box(outcome.value["box"])
             picture.box_score = 1.0
-            picture.provenance.append(self._provenance("segment", ingest, [source.mask_by, "", __version__]))
+            picture.provenance += (self._provenance("segment", ingest, [source.mask_by, "", __version__]),)
 
     def _aim_scenes(self) -> None:
         """A scene's box is the default place to paint into; its mask is that box."""
@@ -217,7 +217,7 @@ class Flow:
             width, height = picture.width, picture.height
             if given is None:
                 box: Box | Fault = (width // 4, height // 4, width - width // 4, height - height // 4)
-                picture.flags.append("default-box")
+                picture.flags += ("default-box",)
             else:
                 box = _inside(given, width, height)
             if isinstance(box, Fault):
@@ -246,7 +246,7 @@ class Flow:
                 self._refuse(picture, box)
                 continue
             picture.box, picture.box_score = box, 1.0
-            picture.provenance.append(self._provenance("ground", self._recipe.ingest, [source.box_by, "", __version__]))
+            picture.provenance += (self._provenance("ground", self._recipe.ingest, [source.box_by, "", __version__]),)
         for group, key, outcome in self._by_group("ground", section, asked, lambda photo: {}):
             for number, (picture, item) in enumerate(zip(group, outcome.value["items"], strict=True)):
                 if "fault" in item:
@@ -254,7 +254,7 @@ class Flow:
                     continue
                 picture.box, picture.box_score = _box(item["box"]), item["score"]
                 picture.other_boxes = tuple(_box(box) for box in item["other_boxes"])
-                picture.provenance.append(self._provenance("ground", section, outcome.value["by"]))
+                picture.provenance += (self._provenance("ground", section, outcome.value["by"]),)
                 if "segmentation" in item and section.kind == self._recipe.segment.kind:
                     picture.measured = ("ground", key, number)
                     self._take_mask(picture, outcome.blobs[str(number)], item["segmentation"], outcome.value["by"])
@@ -281,7 +281,7 @@ class Flow:
         picture.doubts = tuple(map(sys.intern, facts["flags"]))
         if picture.box_score < 1.0:
             picture.box = _box(facts["box"])
-        picture.provenance.append(self._provenance("segment", self._recipe.segment, by))
+        picture.provenance += (self._provenance("segment", self._recipe.segment, by),)
 
     def _by_group(
         self, stage: str, section: Section, pictures: Sequence[Picture], extra: Callable[[Picture], dict[str, Any]]
@@ -366,7 +366,7 @@ class Flow:
             by, captions = ["none", "", __version__], {}
             if outcome.fault:  # the photographs are still good: they go on without words, flagged
                 for photo in subject.kept():
-                    photo.flags.append("not-described")
+                    photo.flags += ("not-described",)
             else:
                 by, captions = outcome.value["by"], outcome.value["captions"]
                 words = [self._word(word) for word in outcome.value["words"]]
@@ -383,7 +383,7 @@ class Flow:
                     for word, attribute in zip(subject.words, attributes, strict=True)
                     if word.origin == "source" and photo.id in word.sample_ids
                 )
-                photo.provenance.append(self._provenance("describe", section, by))
+                photo.provenance += (self._provenance("describe", section, by),)
 
     def _compose(self) -> None:
         section, generate = self._recipe.compose, self._recipe.generate
@@ -479,7 +479,7 @@ class Flow:
         if order.prompt.template == WRITTEN:
             describe = self._recipe.describe
             writer = [describe.kind, self._identities["describe"], backend_class("describe", describe.kind).version]
-        picture.provenance.append(self._provenance("compose", compose, writer, compose.seed))
+        picture.provenance += (self._provenance("compose", compose, writer, compose.seed),)
         for subject in order.subjects:
             subject.regular_ids.append(picture.id)
         return picture
@@ -487,7 +487,7 @@ class Flow:
     def _take_made(self, picture: Picture, outcome: Outcome, seed: int) -> None:
         if outcome.fault:
             picture.fault = outcome.fault
-            picture.provenance.clear()
+            picture.provenance = ()
             return
         value = outcome.value
         picture.image, picture.format = outcome.blobs["image"], sys.intern(value["format"])
@@ -495,7 +495,7 @@ class Flow:
         picture.parents = (*map(sys.intern, value["parents"]), *picture.parents)
         picture.scores = {sys.intern(name): score for name, score in value["scores"].items()}
         picture.perceptual_hash = int(value["perceptual_hash"], 16)
-        picture.provenance.append(self._provenance("generate", self._recipe.generate.generator, value["by"], seed))
+        picture.provenance += (self._provenance("generate", self._recipe.generate.generator, value["by"], seed),)
         if "mask" in outcome.blobs:  # as good as the mask it was cut out with
             picture.mask, picture.mask_area, picture.box = outcome.blobs["mask"], value["area"], _box(value["box"])
             picture.box_score = 1.0
@@ -533,7 +533,7 @@ class Flow:
             if outcome.fault is not None:
                 picture.fault = outcome.fault
                 continue
-            picture.provenance.append(self._provenance("recheck", section, outcome.value["by"]))
+            picture.provenance += (self._provenance("recheck", section, outcome.value["by"]),)
             looks = [outcomes[keys[photo.id]] for photo in wanted[picture.id]]
             embeddings = [look.value for look in looks if look.fault is None]
             judge_again(picture, outcome.value, embeddings, section)

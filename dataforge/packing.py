@@ -110,7 +110,7 @@ def _unpacked(
         source_sha256=picture.source_sha256,
         licence=subject.source.licence if subject is not None else "",
         parents=picture.parents,
-        provenance=tuple(picture.provenance),
+        provenance=picture.provenance,
         rival_outline=tuple(measured.get("rival", ())),
     )
     return UnpackedSample(sample, lambda: store.read(image), lambda: made if mask is None else store.read(mask))

@@ -37,7 +37,7 @@ class Picture:
     made_mask: bytes = b""  # a scene's mask, made from its box and not stored as a blob
     mask_area: float = 0.0
     mask_quality: float = 0.0
-    flags: list[str] = field(default_factory=list)
+    flags: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()  # the segmenter's reasons; flags once the gate finds the quality low
     # of the answer that holds its scores and rival outline: stage, key and place among the answer's items. These are
     # hundreds of numbers for each of many photographs, and no stage asks for them: packing reads them
@@ -48,7 +48,7 @@ class Picture:
     attributes: tuple[Attribute, ...] = ()
     parents: tuple[str, ...] = ()
     own_pixels: bool = False
-    provenance: list[Provenance] = field(default_factory=list)
+    provenance: tuple[Provenance, ...] = ()
 
     @property
     def alive(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -86,13 +87,16 @@ def in_batches(
 
 
 def release() -> None:
-    """Give back the memory of models that nothing refers to any more; does nothing where torch was never loaded."""
+    """Give back the memory of models and pictures that nothing refers to any more."""
     torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if torch is not None:  # without it there are no models, whose layers refer to each other
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    # what is free between what is kept, which a process otherwise holds on to; glibc alone needs and has it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,10 @@ class SceneSource:
     box: tuple[float, ...] | None
 
 
+# one for all subjects that have none
+NO_OVERRIDES = Overrides()
+
+
 @dataclass(slots=True)
 class SubjectSource:
     """A subject as given."""
@@ -73,7 +77,7 @@ class SubjectSource:
     licence: str = ""
     credit: str = ""
     consent: str = ""
-    overrides: Overrides = field(default_factory=Overrides)
+    overrides: Overrides = field(default_factory=lambda: NO_OVERRIDES)
     photographs: list[PhotographSource] = field(default_factory=list)
 
 

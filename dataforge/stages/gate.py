@@ -35,7 +35,7 @@ def judge(pictures: Iterable[Picture], settings: Gate) -> None:
         elif picture.mask_quality < settings.reject_below:
             picture.fault = Fault("E213", f"mask_quality {picture.mask_quality:.2f} < {settings.reject_below}")
         elif picture.mask_quality < settings.flag_below:
-            picture.flags += ["low-mask-quality", *picture.doubts]
+            picture.flags += ("low-mask-quality", *picture.doubts)
 
 
 def judge_again(
@@ -101,7 +101,7 @@ def flag_near_duplicates(photographs: Sequence[Picture], max_bits: int) -> list[
                 owners.add((first.owner, second.owner))
                 for photo in (first, second):
                     if "near-duplicate" not in photo.flags:
-                        photo.flags.append("near-duplicate")
+                        photo.flags += ("near-duplicate",)
     return sorted(owners)
 
 
