@@ -38,6 +38,7 @@ from dataforge.runner import OnProgress, Outcomes, Runner, StageCounts, Task
 from dataforge.samples import WorkingSubject
 from dataforge.store import Outcome, Store
 from dataforge.worker_process import cores
+from manifests.corpus import open_corpus
 from manifests.errors import Fault
 from manifests.fsops import environment_faults, output_lock, remove_stale_temporaries
 from manifests.header import read_header
@@ -225,6 +226,7 @@ class _Tried:
     photographs: int
     regular: int
     scenes: int
+    packed: dict[str, float]  # bytes in shards by role
     corpus_bytes: int
     start_s: float
     pack_s: float
@@ -268,10 +270,22 @@ def _try(
         photographs=counts["photographs"],
         regular=counts["regular"],
         scenes=counts["scenes"],
+        packed=_packed(root),
         corpus_bytes=sum(_allocated(path) for path in root.rglob("*") if path.is_file()),
         start_s=max(0.0, first - again),
         pack_s=again,
     )
+
+
+def _packed(root: Path) -> dict[str, float]:
+    """Bytes in shards by role: its pictures and masks, and for each sample its part of what stands around them."""
+    with open_corpus(root) as corpus:
+        samples = [(sample.role, sample.image.length + sample.mask.length) for sample in corpus.samples()]
+        around = sum(entry.size for entry in corpus.header.shards) - sum(size for _, size in samples)
+    packed: Counter[str] = Counter()
+    for role, size in samples:
+        packed[role] += size + around // len(samples)
+    return dict(packed)
 
 
 def _allocated(path: Path) -> int:
@@ -329,6 +343,9 @@ def _carried_over(
         work_bytes += missing * size
     samples = tried.photographs * by_photograph + tried.regular * by_made + tried.scenes
     growth = samples / max(1, tried.photographs + tried.regular + tried.scenes)
+    # made pictures may be much smaller than photographs, and as many or fewer for each
+    times = {"src": by_photograph, "reg": by_made, "bg": 1.0}
+    packed = sum(size * times[role] for role, size in tried.packed.items()) / max(1.0, sum(tried.packed.values()))
     return Plan(
         subjects=len(inputs.subjects),
         photographs=photographs,
@@ -337,7 +354,7 @@ def _carried_over(
         stages=tuple(stage for stage in stages if stage.total),
         seconds=sum(stage.seconds for stage in stages) + tried.start_s + tried.pack_s * growth,
         work_bytes=math.ceil(work_bytes),
-        corpus_bytes=max(0, math.ceil(tried.corpus_bytes * growth) - corpus_there),
+        corpus_bytes=max(0, math.ceil(tried.corpus_bytes * packed) - corpus_there),
         free=free,
         warnings=tuple(inputs.warnings),
     )

@@ -103,8 +103,8 @@ def test_gate_keeps_flags_and_rejects_with_figures():
         picture(mask_area=0.0001),
     )
     judge([kept, flagged, bad, tiny], Gate(flag_below=0.6, reject_below=0.1))
-    assert (kept.fault, kept.flags) == (None, [])
-    assert (flagged.fault, flagged.flags) == (None, ["low-mask-quality", "weak-edges"])
+    assert (kept.fault, kept.flags) == (None, ())
+    assert (flagged.fault, flagged.flags) == (None, ("low-mask-quality", "weak-edges"))
     assert bad.fault is not None
     assert bad.fault.sentence.startswith("E213 low-mask-quality: mask_quality 0.05 < 0.1")
     assert tiny.fault is not None
