@@ -53,6 +53,9 @@ class NoopExecutor:
                 rows = [(task["key"], _made(fn.stage, task["key"], task["input"])) for task in unit["tasks"]]
             yield UnitResult(unit, write_part(Path(fn.work), fn.stage, unit["serial"], rows))
 
+    def release(self) -> None:
+        """Nothing is held."""
+
     def close(self) -> None:
         """Nothing to end."""
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from dataforge.units import Unit, UnitFunction
+from dataforge.units import Unit, UnitFunction, forget_stage
 from dataforge.worker_process import Resources, UnitResult, WorkerProcess, cores, has_room
 
 __all__ = ["Executor", "InlineExecutor", "LocalExecutor", "Resources", "UnitResult"]
@@ -23,6 +23,10 @@ class Executor(Protocol):
 
     def map_units(self, fn: UnitFunction, units: Iterable[Unit], resources: Resources) -> Iterator[UnitResult]:
         """Results in any order, one per unit. Raises what the function raises for faults that are not the unit's."""
+        ...
+
+    def release(self) -> None:
+        """Let go of a stage that is done: its model, and the pictures that it was given."""
         ...
 
     def close(self) -> None:
@@ -39,6 +43,10 @@ class InlineExecutor:
         for unit in units:
             yield UnitResult(unit, fn(unit))
 
+    def release(self) -> None:
+        """Let go of the stage that this process holds."""
+        forget_stage()
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -50,17 +58,12 @@ class LocalExecutor:
         self._count = workers
         self._workers: list[WorkerProcess] = []
         self._resources: Resources | None = None
-        self._stage = ""
 
     def map_units(self, fn: UnitFunction, units: Iterable[Unit], resources: Resources) -> Iterator[UnitResult]:
         """Results in the order they come. At most as many workers as units; each holds `1 + ahead` units at most."""
         if self._resources != resources:
             self.close()
             self._resources = resources
-        if self._stage != fn.stage:
-            for worker in self._workers:
-                worker.release()
-            self._stage = fn.stage
         source = iter(units)
         waiting: deque[Unit] = deque()
         with selectors.DefaultSelector() as selector:
@@ -112,6 +115,11 @@ class LocalExecutor:
     def _drop(self, worker: WorkerProcess) -> None:
         self._workers.remove(worker)
         worker.kill()
+
+    def release(self) -> None:
+        """Have all workers let go of their stage."""
+        for worker in self._workers:
+            worker.release()
 
     def close(self) -> None:
         """End all workers; safe at any moment, because results are renamed into place whole."""

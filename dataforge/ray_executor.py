@@ -196,7 +196,6 @@ class RayExecutor:
         self._most = workers
         self._held: list[_Held] = []
         self._resources: Resources | None = None
-        self._stage = ""
         self._token = f".cluster-{secrets.token_hex(8)}"
         self._works: set[Path] = set()
         self._room, self._looked, self._looked_for = 0, -LOOK_S, Resources()
@@ -248,10 +247,6 @@ class RayExecutor:
                     held.actor.become.remote(resources)
             else:  # another share of the machines
                 self._dismiss()
-        elif self._stage != fn.stage:
-            for held in self._held:
-                held.actor.release.remote()
-        self._stage = fn.stage
 
     def _target(self, resources: Resources) -> int:
         """How many workers the cluster has room for now."""
@@ -353,6 +348,11 @@ class RayExecutor:
         for held in self._held:
             self._ray.kill(held.actor)
         self._held.clear()
+
+    def release(self) -> None:
+        """Have all workers let go of their stage."""
+        for held in self._held:
+            held.actor.release.remote()
 
     def close(self) -> None:
         """End all workers, and the cluster where it was started here."""

@@ -129,6 +129,7 @@ class Runner:
             if not again:
                 break
             units = (self._unit([task], alone=True) for task in again)
+        self.executor.release()
         if state.came_out != len(state.keys):
             raise AssertionError(f"{stage}: {len(state.keys)} tasks went in, {state.came_out} results came out")
         self.on_progress(stage, total, total)

@@ -286,6 +286,9 @@ def test_a_stuck_worker_is_ended_and_its_items_are_tried_again(photographs, tmp_
 
             return executor.map_units(fn, watched(), Resources(untrusted=resources.untrusted, timeout_s=2.0))
 
+        def release(self):
+            executor.release()
+
         def close(self):
             executor.close()
 

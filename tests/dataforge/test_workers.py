@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 import manifests
-from dataforge import build
+from dataforge import build, units
 from dataforge.config import Recipe
 from dataforge.executor import InlineExecutor, LocalExecutor, Resources, UnitResult
 from dataforge.runner import Runner, Task
@@ -174,6 +175,23 @@ def test_outcomes_come_in_the_order_asked_for_however_many_are_read_at_a_time(tm
     with pytest.raises(KeyError, match="never"):
         list(outcomes.of(["key1", "never run"]))
     store.close()
+
+
+def test_a_stage_that_is_done_is_let_go_of(tmp_path, monkeypatch):
+    """While its results are taken, this process and its workers hold nothing of it."""
+    told: list[str] = []
+    release = WorkerProcess.release
+    monkeypatch.setattr(WorkerProcess, "release", lambda worker: (told.append("worker"), release(worker))[1])
+    settings = Recipe().compose.model_dump(mode="json")
+    task = Task("key", {"class_noun": "mug", "words": [], "showable": None})
+    for number, executor in enumerate((InlineExecutor(), LocalExecutor(1))):
+        with contextlib.closing(Store(tmp_path / str(number))) as store, contextlib.closing(executor):
+            runner = Runner(executor, store, str(tmp_path), lambda *_: None)
+            for _ in range(2):
+                outcomes = runner.run("compose", settings, [task], total=1, batch=1, resources=Resources(), fresh=True)
+                assert outcomes["key"].fault is None
+                assert units._stage is None
+    assert told == ["worker", "worker"]
 
 
 def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
