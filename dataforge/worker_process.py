@@ -26,6 +26,8 @@ HARMLESS_NAMES = frozenset(
 )
 HARMLESS_PREFIXES = ("LC_", "PYTHON")
 READ_BYTES = 1 << 16
+# a process that has lived so long is not kept for another stage; starting one takes about a second
+LONG_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class WorkerProcess:
         self._shared = False
         self._given_at = 0.0
         self._late = False
+        self._began = time.monotonic()
 
     @property
     def pid(self) -> int:
@@ -125,8 +128,14 @@ class WorkerProcess:
         self._say({"fn": asdict(fn), "unit": unit})
 
     def release(self) -> None:
-        """Have the process let go of the stage it holds, and of that stage's model."""
-        self._say({"release": True})
+        """Have the process let go of the stage it holds, and of that stage's model; one that has lived long ends.
+
+        Its memory is in pieces by then, some of which it cannot give back: whoever has more units starts another.
+        """
+        if time.monotonic() - self._began > LONG_S:
+            self.stop()
+        else:
+            self._say({"release": True})
 
     def _say(self, question: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # died while idle: take() finds out

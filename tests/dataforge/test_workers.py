@@ -194,6 +194,21 @@ def test_a_stage_that_is_done_is_let_go_of(tmp_path, monkeypatch):
     assert told == ["worker", "worker"]
 
 
+def test_a_worker_that_has_lived_long_is_not_kept_for_another_stage(photographs, tmp_path, fake, monkeypatch):
+    build(photographs, tmp_path / "kept", fake, workers=1)
+    started: list[WorkerProcess] = []
+    begin = WorkerProcess.__init__
+    monkeypatch.setattr(WorkerProcess, "__init__", lambda self, *given: (started.append(self), begin(self, *given))[1])
+    build(photographs, tmp_path / "twice", fake, workers=1)
+    usual = len(started)
+    monkeypatch.setattr("dataforge.worker_process.LONG_S", -1.0)
+    result = build(photographs, tmp_path / "fresh", fake, workers=1)
+    runs = [name for name, counts in result.stages.items() if counts.computed]
+    assert len(started) - usual >= len(runs) > usual
+    assert all(worker.ended for worker in started)
+    assert tree_digest(tmp_path / "fresh") == tree_digest(tmp_path / "kept")
+
+
 def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
     executor = LocalExecutor(2)
     build(photographs, tmp_path / "corpus", fake, executor=executor)
