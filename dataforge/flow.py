@@ -19,7 +19,7 @@ from dataforge.samples import Picture, WorkingSubject
 from dataforge.stages.blobs import photo_input
 from dataforge.stages.compose import instance_prompt
 from dataforge.stages.gate import assign_splits, flag_near_duplicates, judge, judge_again, reject_made_twice
-from dataforge.store import BlobRef, Outcome
+from dataforge.store import Outcome
 from dataforge.words import corrected_words
 from manifests.errors import CODES, Fault
 from manifests.ids import SCENES, digest_of, sample_id
@@ -87,7 +87,6 @@ class Flow:
         # sections live as long as the recipe, so their place in memory names them
         self._said: dict[tuple[str, int], tuple[list[str], list[str]]] = {}
         self._digests: dict[int, str] = {}
-        self._spoken: dict[tuple[str, int, str, str, str, int], Provenance] = {}
         self._once: dict[Hashable, Any] = {}  # equal records are one: JSON gives each subject its own copy
 
     def run(self, *, rehash: bool = False) -> None:
@@ -256,8 +255,7 @@ class Flow:
                 picture.other_boxes = tuple(_box(box) for box in item["other_boxes"])
                 picture.provenance += (self._provenance("ground", section, outcome.value["by"]),)
                 if "segmentation" in item and section.kind == self._recipe.segment.kind:
-                    picture.measured = ("ground", key, number)
-                    self._take_mask(picture, outcome.blobs[str(number)], item["segmentation"], outcome.value["by"])
+                    self._take_mask(picture, ("ground", key, number), outcome, item["segmentation"])
 
     def _segment(self, pictures: Iterable[Picture]) -> None:
         section = self._recipe.segment
@@ -272,16 +270,17 @@ class Flow:
                 if "fault" in item:
                     self._refuse(picture, Fault(*item["fault"]))
                     continue
-                picture.measured = ("segment", key, number)
-                self._take_mask(picture, outcome.blobs[str(number)], item, outcome.value["by"])
+                self._take_mask(picture, ("segment", key, number), outcome, item)
 
-    def _take_mask(self, picture: Picture, mask: BlobRef, facts: dict[str, Any], by: list[str]) -> None:
-        picture.mask, picture.mask_area = mask, facts["area"]
-        picture.mask_quality = facts["quality"]
+    def _take_mask(
+        self, picture: Picture, measured: tuple[str, str, int], outcome: Outcome, facts: dict[str, Any]
+    ) -> None:
+        picture.measured, picture.mask = measured, outcome.blobs[str(measured[-1])]
+        picture.mask_area, picture.mask_quality = facts["area"], facts["quality"]
         picture.doubts = tuple(map(sys.intern, facts["flags"]))
         if picture.box_score < 1.0:
             picture.box = _box(facts["box"])
-        picture.provenance += (self._provenance("segment", self._recipe.segment, by),)
+        picture.provenance += (self._provenance("segment", self._recipe.segment, outcome.value["by"]),)
 
     def _by_group(
         self, stage: str, section: Section, pictures: Sequence[Picture], extra: Callable[[Picture], dict[str, Any]]
@@ -564,26 +563,23 @@ class Flow:
         return word if ids else self._shared(word)
 
     def _shared(self, record: RecordT) -> RecordT:
+        """The first record that was equal to this one."""
         known: RecordT = self._once.setdefault(record, record)
         return known
 
     def _provenance(self, stage: str, section: Section, by: Sequence[str], seed: int = 0) -> Provenance:
         """What spoke, one record however many pictures share it."""
         backend, model, version = map(sys.intern, by)
-        key = (stage, id(section), backend, model, version, seed)
-        known = self._spoken.get(key)
-        if known is None:
-            known = Provenance(
-                stage=stage,
-                backend=backend,
-                model=model,
-                version=version,
-                settings_digest=self._digest(section),
-                seed=seed,
-            )
-            if stage != "generate":  # whose seed is each picture's own
-                self._spoken[key] = known
-        return known
+        spoke = Provenance(
+            stage=stage,
+            backend=backend,
+            model=model,
+            version=version,
+            settings_digest=self._digest(section),
+            seed=seed,
+        )
+        # a made picture's seed is its own
+        return spoke if stage == "generate" else self._shared(spoke)
 
 
 def _batch(section: Section, otherwise: int) -> int:
