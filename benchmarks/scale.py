@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
+FEW_SUBJECTS = 200
 RECIPES: dict[str, dict[str, Any]] = {
     "embedded, one regular picture": {"generate": {"images_per_photograph": 1, "generator": {"size": 256}}},
     "embedded, three small regular pictures": {"generate": {"images_per_photograph": 3, "generator": {"size": 128}}},
@@ -169,15 +170,15 @@ def noop(folder: Path, subjects: int) -> dict[str, float]:
     return {"growth": growth, "idle_s": idle}
 
 
-def child_runner(records: int, folder: str) -> Any:
+def child_runner(records: int, folder: str, batch: int) -> Any:
     """Ten thousand tasks through runner, store and parts; the stage's own work is left out by answering in place."""
-    _run_noop(64, f"{folder}/warm")
+    _run_noop(64, f"{folder}/warm", batch)
     began = time.process_time()
-    _run_noop(records, f"{folder}/work")
+    _run_noop(records, f"{folder}/work", batch)
     return {"ms": 1000 * (time.process_time() - began) / records}
 
 
-def _run_noop(records: int, folder: str) -> None:
+def _run_noop(records: int, folder: str, batch: int) -> None:
     from benchmarks.noop import NoopExecutor
     from dataforge.executor import Resources
     from dataforge.runner import Runner, Task
@@ -186,7 +187,7 @@ def _run_noop(records: int, folder: str) -> None:
     store = Store(Path(folder))
     runner = Runner(NoopExecutor(), store, folder, lambda *_: None)
     tasks = (Task(f"{number:064x}", {"photos": [{"id": f"thing/src-{number:012x}"}]}) for number in range(records))
-    outcomes = runner.run("ground", {}, tasks, total=records, batch=256, resources=Resources())
+    outcomes = runner.run("ground", {}, tasks, total=records, batch=batch, resources=Resources())
     found = outcomes.of(f"{number:064x}" for number in range(records))
     scores = [outcome.value["items"][0]["score"] for outcome in found]
     store.close()
@@ -235,36 +236,40 @@ def child_ray_data(records: int, folder: str) -> Any:
 def runner(folder: Path, records: int) -> dict[str, float]:
     """CPU milliseconds a record of this runner and of those beside it that are installed."""
     print(f"{records} records through a stage that does nothing, CPU a record (ours and datasets in one process):")
-    contestants = {"this runner": ("runner", "json"), "datasets.map": ("datasets", "datasets")}
-    contestants["Ray Data"] = ("ray_data", "ray.data")
+    contestants: dict[str, tuple[str, str, dict[str, int]]] = {
+        "this runner": ("runner", "json", {"batch": 256}),
+        "datasets.map": ("datasets", "datasets", {}),
+        "this runner, 8 a part": ("runner", "json", {"batch": 8}),
+        "Ray Data": ("ray_data", "ray.data", {}),
+    }
     costs: dict[str, list[float]] = {}
     for round_ in range(5):
-        for name, (verb, package) in contestants.items():
+        for number, (name, (verb, package, more)) in enumerate(contestants.items()):
             try:
                 __import__(package)
             except ImportError:
                 continue
-            place = folder / f"{verb}{round_}"
+            place = folder / f"{number}-{round_}"
             place.mkdir()
-            costs.setdefault(name, []).append(child(verb, records=records, folder=str(place))["ms"])
+            costs.setdefault(name, []).append(child(verb, records=records, folder=str(place), **more)["ms"])
     medians = {name: statistics.median(found) for name, found in costs.items()}
     for name in contestants:
         took = f"{medians[name]:.3f} ms ({min(costs[name]):.3f} to {max(costs[name]):.3f})" if name in costs else "-"
-        print(f"  {name:<14} {took}")
+        print(f"  {name:<21} {took}")
     return medians
 
 
-def embedded(folder: Path, subjects: int, few_subjects: int | None = None) -> dict[str, float]:
+def embedded(folder: Path, subjects: int) -> dict[str, float]:
     """Peak and CPU a photograph of many subjects over those of few; the worst exit code of `validate --full`.
 
-    Few are a tenth where nothing else is said, built before and after: a machine is not equally busy for an hour. They
-    have to be some 200, or a worker's pictures in memory do not reach their bound.
+    Few are a tenth, built before and after: a machine is not equally busy for an hour. They are 200 at least, or a
+    worker's pictures in memory do not reach their bound.
     """
     from benchmarks.many_subjects import write_subjects
 
     recipe = RECIPES["embedded, one regular picture"]
     measured, worst = [], 0
-    few_subjects = few_subjects or max(1, subjects // 10)
+    few_subjects = max(FEW_SUBJECTS, subjects // 10)
     for number, count in enumerate((few_subjects, subjects, few_subjects)):
         source = write_subjects(folder / f"in{number}", subjects=count)
         output = folder / f"out{number}"

@@ -173,10 +173,10 @@ def build(
     computed; a file counts as unchanged by path, size and mtime unless `rehash`. `retry_failed` tries again what
     failed for a worker's or stage's sake. `workers` is the number of worker processes (default: one a core); 0 runs
     everything in this process, which does not survive a decoder that crashes. `executor` is where they run:
-    `local`, `ray` (a cluster of this machine alone), `ray:ADDRESS`, or one of your own, which is closed after its
-    last stage. `limit` takes the first so many subjects: a trial run, whose results a whole build then finds done;
-    it never replaces a corpus of more. `on_progress` is called with stage, items done and items in all, `on_note`
-    with a short text of refusals and load.
+    `local`, `ray` (a cluster of this machine alone), `ray:ADDRESS`, or an `Executor` of your own: `map_units`,
+    `release` after each stage, `close` after the last. `limit` takes the first so many subjects: a trial run, whose
+    results a whole build then finds done; it never replaces a corpus of more. `on_progress` is called with stage,
+    items done and items in all, `on_note` with a short text of refusals and load.
 
     Raises `UsageError` for a wrong call, recipe or listing, for a package or weights that the recipe names and this
     machine lacks, `OutputLocked` while another build writes to `output`,

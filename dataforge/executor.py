@@ -26,7 +26,7 @@ class Executor(Protocol):
         ...
 
     def release(self) -> None:
-        """Let go of a stage that is done: its model, and the pictures that it was given."""
+        """Let go of a stage that is done: its model, and the pictures that it was given. Workers may end."""
         ...
 
     def close(self) -> None:
@@ -48,7 +48,8 @@ class InlineExecutor:
         forget_stage()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Let go of a stage that raised; there is nothing to end."""
+        forget_stage()
 
 
 class LocalExecutor:
@@ -98,7 +99,7 @@ class LocalExecutor:
         for worker in [worker for worker in self._workers if not worker.held]:
             if not worker.ended:
                 return worker
-            self._drop(worker)  # killed while idle: no unit's fault
+            self._drop(worker)  # ended while idle, by us or from outside: no unit's fault
         if len(self._workers) < min(self._count, resources.max_workers or self._count):
             return self._start(resources)
         least = min(self._workers, key=lambda worker: len(worker.held))
@@ -117,7 +118,7 @@ class LocalExecutor:
         worker.kill()
 
     def release(self) -> None:
-        """Have all workers let go of their stage."""
+        """Have all workers let go of their stage, or end where they have lived long."""
         for worker in self._workers:
             worker.release()
 

@@ -115,7 +115,7 @@ class Hand:
         return results, left
 
     def release(self) -> None:
-        """Have the worker let go of its stage's model."""
+        """Have the worker let go of its stage, or end where it has lived long."""
         if self._worker is not None:
             self._worker.release()
 
@@ -350,7 +350,7 @@ class RayExecutor:
         self._held.clear()
 
     def release(self) -> None:
-        """Have all workers let go of their stage."""
+        """Have all workers let go of their stage, or end where they have lived long."""
         for held in self._held:
             held.actor.release.remote()
 

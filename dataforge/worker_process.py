@@ -26,7 +26,7 @@ HARMLESS_NAMES = frozenset(
 )
 HARMLESS_PREFIXES = ("LC_", "PYTHON")
 READ_BYTES = 1 << 16
-# a process that has lived so long is not kept for another stage; starting one takes about a second
+# a process that has lived so long is not kept for another stage, unless it may have a model's libraries to load again
 LONG_S = 60.0
 
 
@@ -130,9 +130,10 @@ class WorkerProcess:
     def release(self) -> None:
         """Have the process let go of the stage it holds, and of that stage's model; one that has lived long ends.
 
-        Its memory is in pieces by then, some of which it cannot give back: whoever has more units starts another.
+        Its memory is in pieces by then, some of which it cannot give back: whoever has more units starts another,
+        which takes about a second. One that held a model is kept: it would load torch once more.
         """
-        if time.monotonic() - self._began > LONG_S:
+        if not self.resources.model and time.monotonic() - self._began > LONG_S:
             self.stop()
         else:
             self._say({"release": True})

@@ -18,9 +18,10 @@ import manifests
 from dataforge import build, units
 from dataforge.config import Recipe
 from dataforge.executor import InlineExecutor, LocalExecutor, Resources, UnitResult
+from dataforge.ray_executor import Hand
 from dataforge.runner import Runner, Task
 from dataforge.store import Store
-from dataforge.units import UnitFunction
+from dataforge.units import Unit, UnitFunction
 from dataforge.worker_process import WorkerProcess
 from manifests.errors import EnvironmentFault
 from manifests.writer import commit_corpus
@@ -177,8 +178,15 @@ def test_outcomes_come_in_the_order_asked_for_however_many_are_read_at_a_time(tm
     store.close()
 
 
+def composing(folder: Path) -> tuple[UnitFunction, list[Unit]]:
+    """A function and two units for it."""
+    fn = UnitFunction("compose", Recipe().compose.model_dump(mode="json"), str(folder), str(folder))
+    noun = {"class_noun": "cup", "words": [], "showable": None}
+    return fn, [{"serial": n, "tasks": [{"key": f"key{n}", "input": noun}], "alone": True} for n in range(2)]
+
+
 def test_a_stage_that_is_done_is_let_go_of(tmp_path, monkeypatch):
-    """While its results are taken, this process and its workers hold nothing of it."""
+    """While its results are taken this process holds nothing of it, and its workers have been told to let go."""
     told: list[str] = []
     release = WorkerProcess.release
     monkeypatch.setattr(WorkerProcess, "release", lambda worker: (told.append("worker"), release(worker))[1])
@@ -195,18 +203,52 @@ def test_a_stage_that_is_done_is_let_go_of(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_has_lived_long_is_not_kept_for_another_stage(photographs, tmp_path, fake, monkeypatch):
-    build(photographs, tmp_path / "kept", fake, workers=1)
     started: list[WorkerProcess] = []
     begin = WorkerProcess.__init__
     monkeypatch.setattr(WorkerProcess, "__init__", lambda self, *given: (started.append(self), begin(self, *given))[1])
-    build(photographs, tmp_path / "twice", fake, workers=1)
+    build(photographs, tmp_path / "kept", fake, workers=1)
     usual = len(started)
     monkeypatch.setattr("dataforge.worker_process.LONG_S", -1.0)
     result = build(photographs, tmp_path / "fresh", fake, workers=1)
     runs = [name for name, counts in result.stages.items() if counts.computed]
     assert len(started) - usual >= len(runs) > usual
-    assert all(worker.ended for worker in started)
     assert tree_digest(tmp_path / "fresh") == tree_digest(tmp_path / "kept")
+
+
+@pytest.mark.parametrize("model", [True, False])
+def test_a_long_lived_worker_is_kept_where_it_would_load_a_model_s_libraries_again(tmp_path, monkeypatch, model):
+    monkeypatch.setattr("dataforge.worker_process.LONG_S", -1.0)
+    fn, two = composing(tmp_path)
+    with contextlib.closing(LocalExecutor(1)) as executor:
+        for unit in two:
+            (result,) = executor.map_units(fn, [unit], Resources(model=model, max_workers=1))
+            assert result.part is not None
+            (worker,) = executor._workers
+            executor.release()
+            assert worker.ended is not model
+
+
+def test_a_long_lived_worker_of_a_ray_actor_ends_and_another_takes_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("dataforge.worker_process.LONG_S", -1.0)
+    fn, two = composing(tmp_path)
+    hand = Hand(Resources())
+    for unit in two:
+        answer = hand.work(fn, [unit])
+        assert isinstance(answer, tuple)
+        assert answer[0][0].part is not None
+        hand.release()
+        assert hand._worker is not None
+        assert hand._worker.ended
+    hand._drop()
+
+
+def test_a_stage_that_raised_is_let_go_of_when_its_executor_is_closed(tmp_path):
+    fn, two = composing(tmp_path)
+    executor = InlineExecutor()
+    list(executor.map_units(fn, two, Resources()))
+    assert units._stage is not None
+    executor.close()
+    assert units._stage is None
 
 
 def test_no_worker_outlives_its_executor(photographs, tmp_path, fake):
@@ -258,18 +300,10 @@ def test_two_answers_that_arrive_together_are_both_taken_at_once(tmp_path):
 
 
 def test_a_worker_killed_while_idle_costs_no_unit_a_try(tmp_path):
-    fn = UnitFunction("compose", Recipe().compose.model_dump(mode="json"), str(tmp_path), str(tmp_path))
-    units = [
-        {
-            "serial": serial,
-            "tasks": [{"key": f"key{serial}", "input": {"class_noun": "cup", "words": [], "showable": None}}],
-            "alone": True,
-        }
-        for serial in range(2)
-    ]
+    fn, two = composing(tmp_path)
     executor = LocalExecutor(1)
     try:
-        for unit in units:
+        for unit in two:
             (result,) = executor.map_units(fn, [unit], Resources())
             assert result.part is not None
             (worker,) = executor._workers
