@@ -26,10 +26,10 @@ def test_the_runner_costs_less_than_others_on_the_same_work_that_does_nothing(tm
 def test_embedded_backends_take_no_more_for_many_subjects(tmp_path):
     """2,000 photographs and 1,000: growth that shows over so few. `python -m benchmarks.scale embedded` has 10,000.
 
-    That takes most of an hour; two builds of one size differ by .02.
+    That takes most of an hour and had 1.11 with ten times as many. These had 1.04; two of one size differ by .02.
     """
     found = scale.embedded(tmp_path, 400)
-    assert found["peak"] <= 1.05
+    assert found["peak"] <= 1.07
     assert found["each"] <= 1.1
     assert found["exit"] == 0
 
