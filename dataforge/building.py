@@ -118,6 +118,25 @@ def only(inputs: Inputs, subjects: list[SubjectSource]) -> Inputs:
     )
 
 
+def leaving(root: Path, inputs: Inputs) -> list[str]:
+    """Subjects of the corpus that is there which no photograph is given for: a build takes them out.
+
+    Raises `UsageError` where those are all of several, as they are where another folder is built into a corpus.
+    """
+    try:
+        with open_corpus(root) as corpus:
+            there = {subject.id for subject in corpus.subjects.values() if subject.sample_ids}
+    except (CorpusError, NotFoundError):  # none, or one that is damaged
+        return []
+    gone = sorted(there - {subject.slug for subject in inputs.subjects if subject.photographs})
+    if len(gone) == len(there) > 1:
+        raise UsageError(
+            f"{root} holds {len(gone)} subjects, and there is no photograph of any of them in {inputs.root}: name "
+            "another output (`dataforge merge` joins corpora), or delete this one."
+        )
+    return gone
+
+
 def refuse_to_cut(root: Path, limit: int | None) -> None:
     """Raises `UsageError` where a trial run would take the place of a corpus of more subjects."""
     with contextlib.suppress(CorpusError, NotFoundError):
@@ -227,6 +246,9 @@ def _build_locked(
     before = _digest(root)
     unchanged = bool(before) and not rehash and not retry_failed and store.note("done") == f"{asked} {before}"
     if not unchanged:
+        if gone := leaving(root, inputs):
+            named = ", ".join(gone[:5]) + (f" and {len(gone) - 5} more" if len(gone) > 5 else "")
+            runner.notes[f"{named}: in the corpus before, no photographs now; taken out"] = None
         # workers with their models need not live while files are written
         momentary = compute(inputs, root, recipe, runner, rehash=rehash, on_computed=executor.close)
         derive(root, log)

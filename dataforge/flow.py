@@ -20,7 +20,7 @@ from dataforge.stages.blobs import photo_input
 from dataforge.stages.compose import instance_prompt
 from dataforge.stages.gate import assign_splits, flag_near_duplicates, judge, judge_again, reject_made_twice
 from dataforge.store import Outcome
-from dataforge.words import corrected_words
+from dataforge.words import corrected_words, without_words
 from manifests.errors import CODES, Fault
 from manifests.ids import SCENES, digest_of, sample_id
 from manifests.overrides import check_box
@@ -376,7 +376,9 @@ class Flow:
             for photo in subject.kept():
                 source = photo.source
                 said = source.caption if isinstance(source, PhotographSource) else None
-                photo.caption = sys.intern(said if said is not None else captions.get(photo.id, ""))
+                if said is None:
+                    said = without_words(captions.get(photo.id, ""), subject.source.overrides.strike_words)
+                photo.caption = sys.intern(said)
                 photo.attributes = tuple(
                     attribute
                     for word, attribute in zip(subject.words, attributes, strict=True)

@@ -110,7 +110,8 @@ def plan(
         trial_root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=root / WORK, prefix=".tmp-")))
         chosen = only(inputs, _evenly(_unfinished(inputs, recipe, store), trial or TRIAL_SUBJECTS_A_WORKER * parallel))
         tried = _try(chosen, trial_root, recipe, store, runs_on, on_progress, parallel)
-        there = _walk(inputs, recipe, store).counts
+        # the trial's results stay in an output, where a build finds them
+        there = _walk(inputs, recipe, store).counts if output is not None else {}
         found = _carried_over(inputs, recipe, tried, there, _corpus_there(root), free_bytes(place))
     needed = found.work_bytes + found.corpus_bytes
     refuse_beyond(found.free, needed, f"{found.photographs} photographs and what is made of them", place)

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from manifests.overrides import CATEGORIES, Overrides
 from manifests.records import SubjectAttribute
 
-__all__ = ["corrected_words"]
+__all__ = ["corrected_words", "with_articles", "without_words"]
+
+
+def with_articles(text: str) -> str:
+    """The text single-spaced, with `an` before a vowel and `a` before anything else."""
+    parts = text.split()
+    for number, part in enumerate(parts[:-1]):
+        if part in ("a", "an"):
+            parts[number] = "an" if parts[number + 1][0].lower() in "aeiou" else "a"
+    return " ".join(parts)
+
+
+def without_words(caption: str, struck: Sequence[str]) -> str:
+    """A caption that says none of the words, nor the `and` or comma that joined one; its articles follow."""
+    left = caption
+    for word in map(re.escape, struck):
+        one = rf"(?<![\w-]){word}(?![\w-])"
+        left = re.sub(
+            rf"{one} and (?=\w)|(?<!\w)and {one}|, {one}(?=,)|{one}(, (?=\w))?", "", left, flags=re.IGNORECASE
+        )
+    return caption if left == caption else with_articles(left)
 
 
 def corrected_words(

@@ -44,8 +44,9 @@ def read_table(root: Path, entry: FileEntry) -> pa.Table:
     """One of the corpus's tables, after its size and sha256 are checked. Raises `IntegrityError` E401..E403."""
     data = read_checked(root, entry)
     try:
-        # no dataset layer and no threads: the bytes are in memory, and a pool is one more thing to end at exit
-        return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+        # no dataset layer and no threads, so no pre_buffer: one of Arrow's that still holds Python's bytes when the
+        # interpreter ends aborts the process
+        return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:  # the recorded bytes, and still no table
         raise CorpusError(f"{entry.path}: no parquet table.", code="E305") from error
 

@@ -110,7 +110,7 @@ def check_data_file(file: IO[bytes], where: str, samples: Sequence[Sample]) -> I
     known = {sample.id: sample for sample in samples}
     seen: set[str] = set()
     try:
-        table = pq.ParquetFile(file, page_checksum_verification=True)
+        table = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         missing = {"id", *PICTURES} - set(table.schema_arrow.names)
         if missing:
             yield DataFileError(where, f"column {sorted(missing)[0]} is missing.", code="E305")

@@ -206,7 +206,9 @@ CODES: dict[str, Code] = {
         "the model named is not of the kind that the backend loads",
         "Name a model of the kind the sentence names.",
     ),
-    "E510": Code("disk", "the disk refused a write", "Free space, then run the same command again."),
+    "E510": Code(
+        "disk", "the disk refused a write", "Free space or mend permissions, then run the same command again."
+    ),
     "E511": Code("interrupted", "stopped by a signal", "Run the same command again; it goes on where it stopped."),
     "E512": Code(
         "infrastructure",

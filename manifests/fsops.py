@@ -82,6 +82,8 @@ def environment_faults(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRNOS:
             raise
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise EnvironmentFault(f"{os.strerror(error.errno)} while writing {place}.", code="E510") from error
         folder = place if place.is_dir() else place.parent
         free = shutil.disk_usage(folder).free if folder.exists() else 0
         raise EnvironmentFault(

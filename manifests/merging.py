@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from manifests.corpus import Corpus, open_corpus
-from manifests.errors import UsageError
+from manifests.errors import NotFoundError, UsageError
 from manifests.ids import SCENES, slug
 from manifests.records import LedgerRow, Sample, Subject
 from manifests.refs import parse_reference
@@ -82,6 +82,8 @@ def split(ref: str, output: str | Path, rest: str | Path | None = None) -> tuple
         corpus = stack.enter_context(open_corpus(reference.place))
         chosen = set(reference.ids)
         foreign = sorted(chosen - corpus.subjects.keys())
+        if foreign and "/" not in foreign[0]:
+            raise NotFoundError(f"no subject {foreign[0]!r} in {reference.place}.", code="E503")
         if not chosen or foreign:
             raise UsageError(
                 f"split takes subjects: CORPUS#SUBJECT[,SUBJECT...]{', not ' + foreign[0] if foreign else ''}."

@@ -71,8 +71,9 @@ class ManifestRows:
         return int(self._metadata.num_rows)
 
     def _file(self) -> pq.ParquetFile:
-        # one reader per call: they share the mapping and the footer, and no state between threads
-        return pq.ParquetFile(pa.BufferReader(self._data), metadata=self._metadata)
+        # one reader per call: they share the mapping and the footer, and no state between threads; with pre_buffer a
+        # thread of Arrow's reads, and aborts the process if it still holds Python's bytes when the interpreter ends
+        return pq.ParquetFile(pa.BufferReader(self._data), metadata=self._metadata, pre_buffer=False)
 
     def _read(self, groups: Sequence[int], columns: list[str] | None = None) -> pa.Table:
         try:

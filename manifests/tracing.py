@@ -68,7 +68,7 @@ def trace_composite(folder: Path, name: str) -> CompositeTrace:
 
     import pyarrow.parquet as pq
 
-    rows = pq.ParquetFile(folder / RESULTS_NAME).read(use_threads=False).to_pylist()
+    rows = pq.ParquetFile(folder / RESULTS_NAME, pre_buffer=False).read(use_threads=False).to_pylist()
     names = {alias: row for row in rows for alias in (row["image"], row["job"], row["id"])}
     if name not in names:
         near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)

@@ -11,6 +11,7 @@ subjects.yaml               see docs/how-to/inputs.md
 from __future__ import annotations
 
 import csv
+import difflib
 import glob
 import io
 import os
@@ -64,6 +65,7 @@ class SceneSource:
 
 # one for all subjects that have none
 NO_OVERRIDES = Overrides()
+TABLE_COLUMNS = ("subject", "class_noun", "licence", "credit", "consent", "folder")
 
 
 @dataclass(slots=True)
@@ -296,6 +298,9 @@ class _Reader:
                     self._ignore(by_name[name].mask, "replaced-by-overrides")
                 by_name[name].mask, by_name[name].mask_by = mask, "override"
                 subject.photographs = [photo for photo in subject.photographs if photo.file is not mask]
+            elif any(photo.file is mask for photo in subject.photographs):  # never a photograph, whoever it is for
+                subject.photographs = [photo for photo in subject.photographs if photo.file is not mask]
+                self._ignore(mask, "mask-of-no-photograph")
         for name in overrides.drop:
             if name in by_name:
                 dropped = by_name[name]
@@ -365,18 +370,27 @@ class _Reader:
             if self._is_listing(file):
                 self._settled.append(_row(file, "listing", "accepted"))
         if inside.is_file():
-            self._rows = _read_table(inside)
+            self._rows = self._table(inside)
         elif beside.is_file():
-            self._rows = _read_table(beside)
+            self._rows = self._table(beside)
         elif classes.is_file():
             self._rows, self._row_origin = _dreambooth_classes(classes), "tree"
+
+    def _table(self, path: Path) -> dict[str, dict[str, str]]:
+        rows = _read_table(path)
+        unknown = sorted({column for row in rows.values() for column in row} - set(TABLE_COLUMNS))
+        for column in unknown:
+            near = difflib.get_close_matches(column, TABLE_COLUMNS, 1)
+            meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(TABLE_COLUMNS)}"
+            self._warnings.append(f"{path.name} has a column {column!r}, which is not read: {meant}")
+        return rows
 
     def _is_listing(self, file: FoundFile) -> bool:
         return file.path in ("subjects.csv", "prompts_and_classes.txt")
 
     def table(self, path: Path) -> Inputs:
         """Subjects from a CSV: folders beside it, or in a folder of the CSV's own name."""
-        self._rows = _read_table(path)
+        self._rows = self._table(path)
         self._settled.append(_row(self._see(path.name), "listing", "accepted"))
         subjects = []
         folders: dict[str, str] = {}

@@ -13,6 +13,7 @@ from typing import Any
 
 from dataforge.config import Compose
 from dataforge.store import Made
+from dataforge.words import with_articles
 from manifests.errors import Fault
 from manifests.overrides import CATEGORIES
 from manifests.records import RegularPrompt, SubjectAttribute, Word
@@ -64,11 +65,7 @@ def compose_prompts(
 def fill(template: str, class_noun: str, words: Sequence[Word]) -> str:
     """The template with words and noun in place, single-spaced, `a` turned to `an` before a vowel."""
     text = template.replace("{words}", " ".join(word.word for word in words)).replace("{class_noun}", class_noun)
-    parts = text.split()
-    for number, part in enumerate(parts[:-1]):
-        if part in ("a", "an"):
-            parts[number] = "an" if parts[number + 1][0].lower() in "aeiou" else "a"
-    return " ".join(parts)
+    return with_articles(text)
 
 
 class ComposePrompts:

@@ -14,6 +14,7 @@ import yaml
 import manifests
 from dataforge import build, building
 from dataforge.config import Recipe
+from manifests.errors import UsageError
 from tests.conftest import draw_photograph, tree_digest
 from tests.dataforge.conftest import QUICK
 
@@ -92,6 +93,38 @@ def test_a_struck_word_alone_calls_no_model_on_any_photograph(photographs, tmp_p
     (photographs / "red_ball0" / "overrides.yaml").write_text("strike_words: [red]\n")
     work = computed(build(photographs, tmp_path / "corpus", quick, workers=0))
     assert set(work) <= {"compose", "generate"}
+
+
+def test_a_struck_word_is_in_no_caption(photographs, tmp_path, quick):
+    build(photographs, tmp_path / "corpus", quick, workers=0)
+    with manifests.open(str(tmp_path / "corpus")) as corpus:
+        struck = corpus.subjects["red_ball0"].attributes[0].word
+        assert any(struck in s.caption for s in corpus.samples(role="src") if s.subject == "red_ball0")
+    (photographs / "red_ball0" / "overrides.yaml").write_text(f"strike_words: [{struck}]\n")
+    build(photographs, tmp_path / "corpus", quick, workers=0)
+    with manifests.open(str(tmp_path / "corpus")) as corpus:
+        captions = [s.caption for s in corpus.samples() if s.subject == "red_ball0"]
+    assert captions
+    assert not any(struck in caption.split() for caption in captions)
+
+
+def test_another_folder_does_not_take_a_corpus_s_place(photographs, tmp_path, quick):
+    first = build(photographs, tmp_path / "corpus", quick, workers=0)
+    draw_photograph(tmp_path / "others" / "cup" / "0.jpg", colour=(20, 30, 240), seed=7)
+    for given in ("others", "empty"):
+        (tmp_path / given / "red_ball0").mkdir(parents=True)
+        with pytest.raises(UsageError, match=r"holds 4 subjects, and there is no photograph of any of them in .*merge"):
+            build(tmp_path / given, tmp_path / "corpus", quick, workers=0)
+    with manifests.open(str(tmp_path / "corpus")) as corpus:
+        assert corpus.digest == first.digest
+
+
+def test_a_subject_that_leaves_is_said(photographs, tmp_path, quick):
+    build(photographs, tmp_path / "corpus", quick, workers=0)
+    shutil.rmtree(photographs / "red_ball0")
+    result = build(photographs, tmp_path / "corpus", quick, workers=0)
+    assert "red_ball0: in the corpus before, no photographs now; taken out" in result.warnings
+    assert not build(photographs, tmp_path / "corpus", quick, workers=0).warnings
 
 
 def test_dropped_photograph_goes_and_is_accounted_for(photographs, tmp_path, quick):

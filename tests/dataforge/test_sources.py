@@ -237,3 +237,23 @@ def test_override_that_names_a_missing_photograph_is_a_warning(tmp_path):
 )
 def test_globs(pattern, path, matches):
     assert match_glob(pattern, path) is matches
+
+
+def test_a_mask_of_a_misspelt_photograph_is_no_photograph(tmp_path):
+    for name in ("00.jpg", "mask.png"):
+        draw_photograph(tmp_path / "a" / name, colour=(1, 2, 3), seed=1)
+    (tmp_path / "a" / "overrides.yaml").write_text("masks: {0.jpg: mask.png}\n")
+    inputs = read_inputs(tmp_path)
+    assert [photo.file.path for photo in inputs.subjects[0].photographs] == ["a/00.jpg"]
+    assert inputs.warnings == ["a/overrides.yaml names 0.jpg, which is not there"]
+    assert {row.path: row.rule for row in inputs.settled}["a/mask.png"] == "mask-of-no-photograph"
+
+
+def test_a_column_that_is_not_read_is_said(tmp_path):
+    draw_photograph(tmp_path / "a" / "0.jpg", colour=(1, 2, 3), seed=1)
+    (tmp_path / "subjects.csv").write_text("subject,license,price\na,CC0-1.0,3\n")
+    assert read_inputs(tmp_path).warnings == [
+        "subjects.csv has a column 'license', which is not read: did you mean licence?",
+        "subjects.csv has a column 'price', which is not read: known are subject, class_noun, licence, credit, "
+        "consent, folder",
+    ]

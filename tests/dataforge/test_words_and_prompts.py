@@ -11,7 +11,7 @@ from dataforge.ingest.sources import SubjectSource
 from dataforge.samples import Picture, WorkingSubject
 from dataforge.stages.compose import compose_prompts, fill, instance_prompt
 from dataforge.stages.gate import assign_splits, flag_near_duplicates, judge
-from dataforge.words import corrected_words
+from dataforge.words import corrected_words, without_words
 from manifests.overrides import Overrides
 from manifests.records import SubjectAttribute, Word
 from tests.conftest import draw_subjects
@@ -152,3 +152,18 @@ def test_regular_pictures_of_a_class_are_made_once_however_many_subjects_ask(tmp
         assert not any(sample.own_pixels or sample.parents for sample in regular)
     with manifests.open(f"{tmp_path / 'corpus'}#red_ball0") as corpus:
         assert len(corpus) == 2 + 6
+
+
+@pytest.mark.parametrize(
+    ("caption", "left"),
+    [
+        ("a brown cat, at the left", "a cat, at the left"),
+        ("a brown orange", "an orange"),
+        ("a brown and white cat", "a white cat"),
+        ("a black and brown cat", "a black cat"),
+        ("a cat, brown, on a table", "a cat, on a table"),
+        ("a brown-ish cat in  Brownsville", "a brown-ish cat in  Brownsville"),
+    ],
+)
+def test_a_caption_without_a_struck_word(caption, left):
+    assert without_words(caption, ["brown"]) == left

@@ -20,6 +20,7 @@ from manifests.errors import EnvironmentFault, OutputLocked
 from manifests.fsops import (
     TEMPORARY_PREFIX,
     check_relative,
+    environment_faults,
     open_below,
     output_lock,
     remove_stale_temporaries,
@@ -327,3 +328,13 @@ def test_errors_that_are_not_the_disks_fault_stay_what_they_are(tmp_path):
     with pytest.raises(OSError, match="Errno") as caught:
         write_atomic(tmp_path / "file" / "below", b"x")
     assert caught.value.errno in (errno.ENOTDIR, errno.EEXIST)
+
+
+def test_what_may_not_be_written_is_not_called_full(tmp_path):
+    with (
+        pytest.raises(EnvironmentFault, match=r"Permission denied while writing .*/lock\. Free space or mend"),
+        environment_faults(tmp_path / "lock"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(EnvironmentFault, match="bytes free on that disk"), environment_faults(tmp_path / "lock"):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from manifests.corpus import open_corpus
-from manifests.errors import UsageError
+from manifests.errors import NotFoundError, UsageError
 from manifests.merging import merge, split
 from manifests.tracing import trace
 from manifests.validation import validate
@@ -123,6 +123,8 @@ def test_wrong_calls_get_a_sentence(pristine, tmp_path):
         merge([pristine, pristine], pristine)
     with pytest.raises(UsageError, match="split takes subjects"):
         split(str(pristine), tmp_path / "new")
+    with pytest.raises(NotFoundError, match="no subject 'gren-mug' in"):
+        split(f"{pristine}#gren-mug", tmp_path / "new")
     with pytest.raises(UsageError, match="nothing is left"):
         split(f"{pristine}#red-mug,blue-mug,green-mug", tmp_path / "new", tmp_path / "rest")
     with open_corpus(pristine) as corpus:

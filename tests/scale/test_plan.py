@@ -119,6 +119,15 @@ def test_a_plan_without_an_output_leaves_nothing_behind(photographs, tmp_path, f
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_without_an_output_counts_its_trial_s_own_subjects_too(photographs, tmp_path, fake):
+    """Its results are gone when it ends: a build computes them all."""
+    found = plan(photographs, None, fake, workers=0, trial=4)
+    assert [stage.there for stage in found.stages] == [0] * len(found.stages)
+    kept = plan(photographs, tmp_path / "corpus", fake, workers=0, trial=4)
+    assert {stage.stage: stage.total for stage in found.stages} == {stage.stage: stage.total for stage in kept.stages}
+    assert found.work_bytes > 0 == kept.work_bytes
+
+
 def test_the_rate_leaves_out_the_start_of_every_worker():
     watch = _Watch(lambda *_: None)
     # two workers start in 5 s and then take 1 s a unit of 8
