@@ -5,19 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dataforge.stages.compose import with_articles
 from manifests.overrides import CATEGORIES, Overrides
 from manifests.records import SubjectAttribute
 
-__all__ = ["corrected_words", "with_articles", "without_words"]
-
-
-def with_articles(text: str) -> str:
-    """The text single-spaced, with `an` before a vowel and `a` before anything else."""
-    parts = text.split()
-    for number, part in enumerate(parts[:-1]):
-        if part in ("a", "an"):
-            parts[number] = "an" if parts[number + 1][0].lower() in "aeiou" else "a"
-    return " ".join(parts)
+__all__ = ["corrected_words", "without_words"]
 
 
 def without_words(caption: str, struck: Sequence[str]) -> str:

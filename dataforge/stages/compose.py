@@ -13,7 +13,6 @@ from typing import Any
 
 from dataforge.config import Compose
 from dataforge.store import Made
-from dataforge.words import with_articles
 from manifests.errors import Fault
 from manifests.overrides import CATEGORIES
 from manifests.records import RegularPrompt, SubjectAttribute, Word
@@ -60,6 +59,15 @@ def compose_prompts(
         )
         for group in groups
     ]
+
+
+def with_articles(text: str) -> str:
+    """The text single-spaced, with `an` before a vowel and `a` before anything else."""
+    parts = text.split()
+    for number, part in enumerate(parts[:-1]):
+        if part in ("a", "an"):
+            parts[number] = "an" if parts[number + 1][0].lower() in "aeiou" else "a"
+    return " ".join(parts)
 
 
 def fill(template: str, class_noun: str, words: Sequence[Word]) -> str:

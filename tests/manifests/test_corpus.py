@@ -6,7 +6,10 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -372,3 +375,19 @@ def test_schema_has_a_column_for_every_field_and_its_version(pristine):
     assert schema.equals(arrow_schema(Sample))
     assert schema.metadata[b"dataforge_schema_version"] == b"1"
     assert not any(field.nullable for field in schema)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_reading_starts_no_thread(pristine):
+    """One of Arrow's that holds Python's bytes when the interpreter ends would abort a command that has succeeded."""
+    count = """
+import os, sys
+import numpy, pyarrow.parquet, manifests
+before = len(os.listdir("/proc/self/task"))
+with manifests.open(sys.argv[1]) as corpus:
+    assert len(corpus.subjects) and len(corpus.ledger) and len(list(corpus.samples()))
+assert manifests.validate(sys.argv[1], full=True) == []
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    said = subprocess.run([sys.executable, "-c", count, str(pristine)], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "0"
