@@ -140,7 +140,7 @@ class Corpus:
                         )
                     chosen[owned] = row
             elif not rows:
-                raise NotFoundError(f"no sample or subject {name!r} in {self.name}.{self._near(name)}", code="E503")
+                raise NotFoundError(f"no sample or subject {name!r} in {self.name}.{self.near(name)}", code="E503")
         return chosen
 
     def _row(self, sample_id: str) -> int | None:
@@ -164,7 +164,8 @@ class Corpus:
         logger.warning("%s: %s is damaged: IDs are looked up in the manifest; %s.", self.name, INDEX_NAME, mend)
         self.__dict__["_index"] = None
 
-    def _near(self, name: str) -> str:
+    def near(self, name: str) -> str:
+        """A sentence that asks for the subject or sample of nearly this name; nothing where there is none."""
         import difflib
 
         close = difflib.get_close_matches(name, [*self.subjects, *self._rows.ids], n=1, cutoff=0.6)
@@ -189,7 +190,7 @@ class Corpus:
         """
         row = self._position(sample_id)
         if row is None:
-            raise NotFoundError(f"no sample {sample_id!r} in {self.name}.{self._near(sample_id)}", code="E503")
+            raise NotFoundError(f"no sample {sample_id!r} in {self.name}.{self.near(sample_id)}", code="E503")
         return LazySample(self, sample_id, row)
 
     def record(self, sample_id: str) -> Sample:

@@ -83,7 +83,7 @@ def split(ref: str, output: str | Path, rest: str | Path | None = None) -> tuple
         chosen = set(reference.ids)
         foreign = sorted(chosen - corpus.subjects.keys())
         if foreign and "/" not in foreign[0]:
-            raise NotFoundError(f"no subject {foreign[0]!r} in {reference.place}.", code="E503")
+            raise NotFoundError(f"no subject {foreign[0]!r} in {corpus.name}.{corpus.near(foreign[0])}", code="E503")
         if not chosen or foreign:
             raise UsageError(
                 f"split takes subjects: CORPUS#SUBJECT[,SUBJECT...]{', not ' + foreign[0] if foreign else ''}."

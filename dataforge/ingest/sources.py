@@ -289,17 +289,22 @@ class _Reader:
         for name, caption in overrides.caption.items():
             if name in by_name:
                 by_name[name].caption = caption
+        unclaimed = []
         for name, mask_name in overrides.masks.items():
             mask = files.get(prefix + mask_name)
             if mask is None:
                 missing.append(mask_name)
-            elif name in by_name:
+                continue
+            others = [photo for photo in subject.photographs if photo.file is not mask]
+            if name in by_name:
                 if by_name[name].mask is not None:
                     self._ignore(by_name[name].mask, "replaced-by-overrides")
                 by_name[name].mask, by_name[name].mask_by = mask, "override"
-                subject.photographs = [photo for photo in subject.photographs if photo.file is not mask]
-            elif any(photo.file is mask for photo in subject.photographs):  # never a photograph, whoever it is for
-                subject.photographs = [photo for photo in subject.photographs if photo.file is not mask]
+            elif len(others) < len(subject.photographs):
+                unclaimed.append(mask)
+            subject.photographs = others  # never a photograph, whoever it is for
+        for mask in unclaimed:
+            if all(photo.mask is not mask for photo in subject.photographs):
                 self._ignore(mask, "mask-of-no-photograph")
         for name in overrides.drop:
             if name in by_name:

@@ -247,6 +247,13 @@ def test_a_mask_of_a_misspelt_photograph_is_no_photograph(tmp_path):
     assert [photo.file.path for photo in inputs.subjects[0].photographs] == ["a/00.jpg"]
     assert inputs.warnings == ["a/overrides.yaml names 0.jpg, which is not there"]
     assert {row.path: row.rule for row in inputs.settled}["a/mask.png"] == "mask-of-no-photograph"
+    # said once more and rightly: it is that photograph's
+    (tmp_path / "a" / "overrides.yaml").write_text("masks: {0.jpg: mask.png, 00.jpg: mask.png}\n")
+    inputs = read_inputs(tmp_path)
+    (photo,) = inputs.subjects[0].photographs
+    assert photo.mask is not None
+    assert photo.mask.path == "a/mask.png"
+    assert "a/mask.png" not in {row.path for row in inputs.settled}
 
 
 def test_a_column_that_is_not_read_is_said(tmp_path):

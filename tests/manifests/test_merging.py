@@ -123,7 +123,7 @@ def test_wrong_calls_get_a_sentence(pristine, tmp_path):
         merge([pristine, pristine], pristine)
     with pytest.raises(UsageError, match="split takes subjects"):
         split(str(pristine), tmp_path / "new")
-    with pytest.raises(NotFoundError, match="no subject 'gren-mug' in"):
+    with pytest.raises(NotFoundError, match=r"no subject 'gren-mug' in .*\. Did you mean green-mug\?"):
         split(f"{pristine}#gren-mug", tmp_path / "new")
     with pytest.raises(UsageError, match="nothing is left"):
         split(f"{pristine}#red-mug,blue-mug,green-mug", tmp_path / "new", tmp_path / "rest")
